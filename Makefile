@@ -1,0 +1,66 @@
+# make up     a fresh machine: environments, Label Studio, backend, trainer, a simulated plate, first model
+# make test   environments if needed, linters, type check, the whole test suite
+#
+# TORCH=cpu (default) or TORCH=cuda chooses the build of PyTorch; its version is in requirements-torch.txt.
+
+PYTHON ?= python3
+TORCH ?= cpu
+# Only asked where the usual index would bring several GB of CUDA packages along.
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+LABEL_STUDIO ?= 1.23.2
+UP ?= --demo
+
+PIP = .venv/bin/python -m pip --disable-pip-version-check
+SOURCES = cytoloop ml_backend labelstudio_config trainer tests
+
+.PHONY: up demo test lint venv studio chromium clean
+
+up: venv studio
+	.venv/bin/cytoloop up $(UP)
+
+demo: venv studio
+	.venv/bin/cytoloop demo
+
+test: venv studio chromium lint
+	.venv/bin/pytest
+
+lint: venv
+	.venv/bin/ruff check $(SOURCES)
+	.venv/bin/ruff format --check $(SOURCES)
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+venv: .venv/.ready-$(TORCH)
+studio: .venv-studio/.ready-$(LABEL_STUDIO)
+
+.venv/.ready-$(TORCH): pyproject.toml requirements-torch.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "cytoloop needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version`. Try: make PYTHON=python3.11 …"; exit 2; }
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@echo "installing the product into .venv (a few minutes the first time)"
+	@if [ "$(TORCH)" = cpu ] && $(PIP) install --quiet --dry-run --report - -r requirements-torch.txt | grep -q '"name": "nvidia-'; then \
+	  $(PIP) install --quiet --index-url $(TORCH_CPU_INDEX) -r requirements-torch.txt; \
+	else \
+	  $(PIP) install --quiet -r requirements-torch.txt; \
+	fi
+	$(PIP) install --quiet -c requirements-torch.txt -e '.[dev]'
+	rm -f .venv/.ready-*
+	touch $@
+
+.venv-studio/.ready-$(LABEL_STUDIO):
+	test -x .venv-studio/bin/python || $(PYTHON) -m venv .venv-studio
+	@echo "installing Label Studio $(LABEL_STUDIO) into .venv-studio (about 1 GB, a few minutes)"
+	.venv-studio/bin/python -m pip --disable-pip-version-check install --quiet label-studio==$(LABEL_STUDIO)
+	rm -f .venv-studio/.ready-*
+	touch $@
+
+# Browser tests skip, with a reason, where there is no Chromium and no way to get one.
+chromium:
+	@command -v chromium >/dev/null || { \
+	  if [ "`id -u`" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing Chromium for the browser tests"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
+	  else echo "no Chromium and not root: browser tests will be skipped"; fi; }
+
+clean:
+	rm -rf .venv .venv-studio .cache
