@@ -1,0 +1,166 @@
+"""Assay YAML -> Assay; an error names file, key, what was got and what was expected."""
+
+from __future__ import annotations
+
+import importlib.resources
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cytoloop.domain.assay import Assay, Channel, Cip, Display, LabelClass
+from cytoloop.domain.errors import ConfigError
+
+_Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+_Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^<>\"&]+$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Channel(_Strict):
+    name: _Name
+    suffix: str | None = None
+    plane: int | None = Field(default=None, ge=0)
+    colour: _Colour = "#ffffff"
+
+
+class _Class(_Strict):
+    name: _Name
+    colour: _Colour
+    hotkey: str | None = Field(default=None, min_length=1, max_length=1)
+
+
+class _Cip(_Strict):
+    recipe: str
+    parameters: dict[str, float] = {}
+
+
+class _Display(_Strict):
+    percentiles: tuple[float, float] = (0.5, 99.8)
+    ranges: dict[str, tuple[float, float]] = {}
+    scope: Literal["plate", "image"] = "plate"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> _Display:
+        low, high = self.percentiles
+        if not 0 <= low < high <= 100:
+            raise ValueError(f"percentiles are {list(self.percentiles)}, expected 0 <= low < high <= 100")
+        for channel, (low, high) in self.ranges.items():
+            if not (low < high and math.isfinite(high - low)):
+                raise ValueError(f"range of {channel!r} is {[low, high]}, expected low < high")
+        return self
+
+
+class _Assay(_Strict):
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+    channels: list[_Channel] = Field(min_length=1)
+    classes: list[_Class] = Field(min_length=2, max_length=32)
+    ignore: _Class = _Class(name="Ignore", colour="#999999", hotkey="9")
+    pixel_size_um: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    tiling: Annotated[str, Field(pattern=r"^[1-9]x[1-9]$")] = "1x1"
+    class_priority: list[str] = []
+    cip: _Cip
+    display: _Display = _Display()
+    training: str = "fast"
+    queues: list[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]] = Field(
+        default=["default"], min_length=1
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> _Assay:
+        names = [c.name for c in self.classes] + [self.ignore.name]
+        if len(set(names)) != len(names):
+            raise ValueError(f"class names are {names}, expected each once")
+        channels = [c.name for c in self.channels]
+        if len(set(channels)) != len(channels):
+            raise ValueError(f"channel names are {channels}, expected each once")
+        by_file = [c.suffix is not None for c in self.channels]
+        if any(by_file) and not all(by_file):
+            raise ValueError("channels: expected a suffix on every channel or on none")
+        if not any(by_file) and len(self.channels) > 1 and any(c.plane is None for c in self.channels):
+            raise ValueError("channels: expected a plane (or a suffix) on every channel")
+        for what, given in (
+            ("planes", [c.plane for c in self.channels if c.plane is not None]),
+            ("suffixes", [c.suffix for c in self.channels if c.suffix is not None]),
+            ("queues", self.queues),
+        ):
+            if len(set(given)) != len(given):
+                raise ValueError(f"{what} are {given}, expected each once")
+        drawn = sorted(c.name for c in self.classes[1:])
+        if self.class_priority and sorted(self.class_priority) != drawn:
+            raise ValueError(f"class_priority is {self.class_priority}, expected each of {drawn} once")
+        unknown = sorted(set(self.display.ranges) - set(channels))
+        if unknown:
+            raise ValueError(f"display ranges of {unknown}, expected channels of {channels}")
+        return self
+
+
+def load_assay(name: str, folders: Iterable[Path] = ()) -> Assay:
+    """The assay of that name: ``<folder>/<name>.yaml`` in order, then the shipped ones.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, naming where it was looked for and which exist; or if the file is wrong.
+    """
+    shipped = shipped_folder()
+    searched = [*folders, shipped]
+    for folder in searched:
+        path = folder / f"{name}.yaml"
+        if path.is_file():
+            return read_assay(path)
+    known = sorted({p.stem for folder in searched if folder.is_dir() for p in folder.glob("*.yaml")})
+    raise ConfigError(f"assay {name!r} not found; expected one of {known} in {', '.join(map(str, searched))}")
+
+
+def shipped_folder() -> Path:
+    """Where the assays that come with cytoloop lie."""
+    return Path(str(importlib.resources.files("labelstudio_config"))) / "assays"
+
+
+def read_assay(path: Path) -> Assay:
+    """One assay file, checked; see DESIGN of the keys in the README."""
+    try:
+        document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: got {type(document).__name__}, expected a mapping with key 'name'")
+    try:
+        parsed = _Assay.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(path, e) for e in error.errors())) from None
+    if parsed.name != path.stem:
+        raise ConfigError(f"{path}: name is {parsed.name!r}, expected {path.stem!r} as the file is called")
+    rows, columns = parsed.tiling.split("x")
+    return Assay(
+        name=parsed.name,
+        channels=tuple(Channel(**c.model_dump()) for c in parsed.channels),
+        classes=tuple(LabelClass(**c.model_dump()) for c in parsed.classes),
+        ignore=LabelClass(**parsed.ignore.model_dump()),
+        cip=Cip(**parsed.cip.model_dump()),
+        pixel_size_um=parsed.pixel_size_um,
+        tiling=(int(rows), int(columns)),
+        class_priority=tuple(parsed.class_priority),
+        display=Display(**parsed.display.model_dump()),
+        training_preset=parsed.training,
+        queues=tuple(parsed.queues),
+    )
+
+
+def _explain(path: Path, error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"]) or "(document)"
+    if error["type"] == "extra_forbidden":
+        return f"{path}: key {key!r} is not known"
+    if error["type"] == "missing":
+        return f"{path}: key {key!r} is missing"
+    got = error.get("input")
+    shown = f", got {got!r}" if not isinstance(got, dict) else ""
+    return f"{path}: key {key!r}: {error['msg']}{shown}"
