@@ -1,0 +1,27 @@
+"""Which device computes: the one place that turns ``auto|cpu|cuda`` into a torch device."""
+
+from __future__ import annotations
+
+import torch
+
+from cytoloop.domain.errors import ConfigError
+
+DEVICE_NAMES = ("auto", "cpu", "cuda")
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device called ``auto`` (cuda where there is one), ``cpu`` or ``cuda``.
+
+    Raises
+    ------
+    ConfigError
+        If the name is another one, or cuda is asked for and not there: a run that was meant for
+        the GPU must not crawl on the CPU in silence.
+    """
+    if name not in DEVICE_NAMES:
+        raise ConfigError(f"device {name!r}: expected one of {', '.join(DEVICE_NAMES)}")
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device 'cuda': this PyTorch sees no GPU; expected 'cpu' or 'auto' here")
+    return torch.device(name)
