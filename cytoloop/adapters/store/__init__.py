@@ -1,0 +1,60 @@
+"""The store: every SQL word of cytoloop is in this package.
+
+``Store`` is the door. It opens the three databases of a home and hands out one object a subject.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from sqlite_utils import Database
+
+from cytoloop.adapters.masks import Masks
+from cytoloop.adapters.store.connection import SqliteFile
+from cytoloop.adapters.store.corrections import Corrections, StoredCorrection
+from cytoloop.adapters.store.images import Assays, Images
+from cytoloop.adapters.store.migrations import STORE
+from cytoloop.adapters.store.models import Cycles, Models, Publications
+from cytoloop.adapters.store.predictions import Inbox, Predictions
+
+__all__ = ["Store", "StoredCorrection"]
+
+
+class Store:
+    """All that a home keeps, as subjects.
+
+    Parameters
+    ----------
+    home : Path
+        The home folder, on a local disk: SQLite's WAL does not work over a network.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._file = SqliteFile(home / "cytoloop.sqlite3", STORE)
+        self.assays = Assays(self._file)
+        self.images = Images(self._file)
+        self.corrections = Corrections(self._file)
+        self.models = Models(self._file)
+        self.cycles = Cycles(self._file)
+        self.publications = Publications(self._file)
+        self.predictions = Predictions(home / "predictions.sqlite3")
+        self.inbox = Inbox(home / "inbox.sqlite3")
+        self.masks = Masks(home / "masks")
+
+    def transaction(self) -> AbstractContextManager[Database]:
+        """Several writes to the main database, all or nothing."""
+        return self._file.transaction()
+
+    def check(self) -> list[str]:
+        """``PRAGMA quick_check`` of all three databases; what is wrong, empty if nothing is."""
+        return [problem for file in self._files() for problem in file.check()]
+
+    def _files(self) -> tuple[SqliteFile, ...]:
+        return self._file, self.predictions.file, self.inbox.file
+
+    def close(self) -> None:
+        """Close every connection."""
+        for file in self._files():
+            file.close()

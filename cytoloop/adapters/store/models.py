@@ -1,0 +1,304 @@
+"""Model versions, snapshots, contests, cycles and publications in the store."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from cytoloop.adapters.store.connection import SqliteFile, now_iso, one, to_iso
+from cytoloop.domain.errors import InvalidTransition, StateError, UnknownVersion
+from cytoloop.domain.types import Item, ModelStatus, ModelVersion, TrainingSnapshot
+
+TRANSITIONS: Mapping[ModelStatus, tuple[ModelStatus, ...]] = {
+    "candidate": ("active", "rejected"),
+    "rejected": ("candidate", "active"),
+    "active": ("retired",),
+    "retired": ("active",),
+}
+
+
+class Models:
+    """Versions and what became of them."""
+
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
+
+    def add(self, model: ModelVersion) -> None:
+        """Register a version; the same version again is nothing new."""
+        row = asdict(model)
+        row["config"] = json.dumps(model.config)
+        row["metrics"] = json.dumps(model.metrics)
+        row["created_at"] = to_iso(model.created_at)
+        with self._file.transaction() as db:
+            db["models"].insert(row, ignore=True)
+
+    def get(self, version: str) -> ModelVersion:
+        """One version; ``UnknownVersion`` naming those that exist."""
+        row = one(self._file.db, "SELECT * FROM models WHERE version = ?", [version])
+        if row is None:
+            known = [r["version"] for r in self._file.db.query("SELECT version FROM models")]
+            raise UnknownVersion(f"model {version!r} is not in this home; it holds {known}")
+        return _model(row)
+
+    def all(self, assay: str) -> list[ModelVersion]:
+        """Versions of an assay, oldest first."""
+        rows = self._file.db.query(
+            "SELECT * FROM models WHERE assay = ? ORDER BY created_at, version", [assay]
+        )
+        return [_model(row) for row in rows]
+
+    def active(self, assay: str) -> ModelVersion:
+        """The version in force: always one, since CIP is a version too."""
+        row = one(self._file.db, "SELECT active_version FROM assays WHERE name = ?", [assay])
+        if row is None or row["active_version"] is None:
+            raise StateError(f"assay {assay!r} has no active version yet; expected an import first")
+        return self.get(row["active_version"])
+
+    def set_status(self, version: str, status: ModelStatus) -> None:
+        """Move a version along; ``InvalidTransition`` names where it could go."""
+        with self._file.transaction() as db:
+            current = self.get(version).status
+            if current == status:
+                return
+            if status not in TRANSITIONS[current]:
+                raise InvalidTransition(
+                    f"model {version}: {current} cannot become {status}, only {' or '.join(TRANSITIONS[current])}"
+                )
+            db["models"].update(version, {"status": status})
+
+    def activate(self, assay: str, version: str) -> None:
+        """Make a version the one in force and retire its predecessor, in one transaction."""
+        with self._file.transaction() as db:
+            row = one(db, "SELECT active_version FROM assays WHERE name = ?", [assay])
+            previous = row["active_version"] if row else None
+            if previous is not None and previous != version:
+                self.set_status(previous, "retired")
+            self.set_status(version, "active")
+            db["assays"].update(assay, {"active_version": version})
+
+    def set_metrics(self, version: str, metrics: Mapping[str, Any]) -> None:
+        """Attach what was measured of a version."""
+        with self._file.transaction() as db:
+            db["models"].update(version, {"metrics": json.dumps(metrics)})
+
+    def add_snapshot(self, snapshot: TrainingSnapshot) -> None:
+        """Keep the exact rows a run saw."""
+        rows = json.dumps([asdict(row) for row in snapshot.rows])
+        with self._file.transaction() as db:
+            db["snapshots"].insert(
+                {
+                    "digest": snapshot.digest,
+                    "assay": snapshot.assay,
+                    "rows": rows,
+                    "created_at": now_iso(),
+                },
+                ignore=True,
+            )
+
+    def snapshot_masks(self, digest: str | None) -> set[tuple[Item, str]]:
+        """(item, mask) of every correction a snapshot held; empty if there is no such snapshot."""
+        row = one(self._file.db, "SELECT rows FROM snapshots WHERE digest = ?", [digest])
+        rows = json.loads(row["rows"]) if row else []
+        return {
+            (Item(image_id=r["image_id"], tile=r["tile"]), r["mask"])
+            for r in rows
+            if r["source"] == "correction"
+        }
+
+    def add_contest(
+        self,
+        assay: str,
+        cycle_id: str | None,
+        challenger: str,
+        active: str,
+        promoted: bool,
+        reason: str,
+        document: Any,
+    ) -> None:
+        """Record a contest, whatever came of it."""
+        with self._file.transaction() as db:
+            db["contests"].insert(
+                {
+                    "assay": assay,
+                    "cycle_id": cycle_id,
+                    "challenger": challenger,
+                    "active": active,
+                    "promoted": int(promoted),
+                    "reason": reason,
+                    "document": json.dumps(document),
+                    "created_at": now_iso(),
+                }
+            )
+
+    def contests(self, assay: str) -> list[dict[str, Any]]:
+        """Every contest, oldest first."""
+        rows = self._file.db.query("SELECT * FROM contests WHERE assay = ? ORDER BY id", [assay])
+        return [{**row, "document": json.loads(row["document"])} for row in rows]
+
+
+class Cycles:
+    """Training cycles: asked for, running, done or failed."""
+
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
+
+    def ask(self, assay: str, asked_by: str) -> str:
+        """Queue a cycle; one already queued for the assay serves this request too."""
+        with self._file.transaction() as db:
+            queued = one(db, "SELECT id FROM cycles WHERE assay = ? AND state = 'queued'", [assay])
+            if queued is not None:
+                return str(queued["id"])
+            cycle_id = uuid.uuid4().hex[:12]
+            db["cycles"].insert(
+                {
+                    "id": cycle_id,
+                    "assay": assay,
+                    "state": "queued",
+                    "step": "queued",
+                    "asked_by": asked_by,
+                    "created_at": now_iso(),
+                }
+            )
+            return cycle_id
+
+    def queued(self) -> list[dict[str, Any]]:
+        """Cycles that wait, oldest first."""
+        return list(
+            self._file.db.query("SELECT * FROM cycles WHERE state = 'queued' ORDER BY created_at, id")
+        )
+
+    def start(self, cycle_id: str) -> None:
+        """Mark a cycle as running; one cycle at a time an assay.
+
+        Raises
+        ------
+        StateError
+            If another cycle of the assay is running.
+        """
+        with self._file.transaction() as db:
+            cycle = self.get(cycle_id)
+            running = one(db, "SELECT id FROM cycles WHERE assay = ? AND state = 'running'", [cycle["assay"]])
+            if running is not None:
+                raise StateError(
+                    f"assay {cycle['assay']!r}: cycle {running['id']} is running; expected one at a time"
+                )
+            db["cycles"].update(cycle_id, {"state": "running", "step": "reconcile", "started_at": now_iso()})
+
+    def step(self, cycle_id: str, step: str, progress: float) -> None:
+        """Say how far a cycle is: progress from 0 to 1."""
+        with self._file.transaction() as db:
+            db["cycles"].update(cycle_id, {"step": step, "progress": progress})
+
+    def finish(self, cycle_id: str, state: str, outcome: str, reason: str, report: str | None = None) -> None:
+        """Close a cycle as ``done`` or ``failed``."""
+        with self._file.transaction() as db:
+            db["cycles"].update(
+                cycle_id,
+                {
+                    "state": state,
+                    "outcome": outcome,
+                    "reason": reason,
+                    "report": report,
+                    "finished_at": now_iso(),
+                    "progress": 1.0,
+                },
+            )
+
+    def close_abandoned(self) -> list[str]:
+        """Close cycles that a stopped trainer left running; called when a trainer starts."""
+        with self._file.transaction() as db:
+            left = [row["id"] for row in db.query("SELECT id FROM cycles WHERE state = 'running'")]
+            for cycle_id in left:
+                self.finish(cycle_id, "failed", "abandoned", "the trainer stopped before the cycle was done")
+            return left
+
+    def get(self, cycle_id: str) -> dict[str, Any]:
+        """One cycle; ``UnknownVersion`` if there is none of that id."""
+        row = one(self._file.db, "SELECT * FROM cycles WHERE id = ?", [cycle_id])
+        if row is None:
+            raise UnknownVersion(f"cycle {cycle_id!r} is not in this home")
+        return row
+
+    def all(self, assay: str) -> list[dict[str, Any]]:
+        """Cycles of an assay, oldest first."""
+        return list(
+            self._file.db.query("SELECT * FROM cycles WHERE assay = ? ORDER BY created_at, id", [assay])
+        )
+
+
+class Publications:
+    """The saga of bringing a version into force, step by step, and the batches experts work on."""
+
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
+
+    def begin(self, assay: str, version: str, previous: str | None, window: Sequence[Item]) -> int:
+        """Write down what is going to be published; returns the publication's id."""
+        with self._file.transaction() as db:
+            rows = json.dumps([[item.image_id, item.tile] for item in window])
+            cursor = db.execute(
+                "INSERT INTO publications (assay, version, previous, step, window, started_at) "
+                "VALUES (?, ?, ?, 'push', ?, ?)",
+                [assay, version, previous, rows, now_iso()],
+            )
+            return int(cursor.lastrowid or 0)
+
+    def advance(self, publication: int, step: str) -> None:
+        """Note the next step to do."""
+        with self._file.transaction() as db:
+            finished = now_iso() if step in ("done", "undone") else None
+            db["publications"].update(publication, {"step": step, "finished_at": finished})
+
+    def unfinished(self, assay: str) -> dict[str, Any] | None:
+        """A publication that was interrupted, with its window as items."""
+        row = one(
+            self._file.db,
+            "SELECT * FROM publications WHERE assay = ? AND step NOT IN ('done', 'undone') ORDER BY id DESC",
+            [assay],
+        )
+        if row is None:
+            return None
+        return {**row, "window": [Item(image_id=i, tile=t) for i, t in json.loads(row["window"])]}
+
+    def set_batch(
+        self, assay: str, queue: str, version: str, items: Sequence[Item], view_id: int | None
+    ) -> None:
+        """Set the list of items an expert's tab shows, in the order of their score."""
+        with self._file.transaction() as db:
+            db["batches"].insert(
+                {
+                    "assay": assay,
+                    "queue": queue,
+                    "version": version,
+                    "items": json.dumps([[item.image_id, item.tile] for item in items]),
+                    "view_id": view_id,
+                    "created_at": now_iso(),
+                },
+                replace=True,
+            )
+
+    def batch(self, assay: str, queue: str) -> dict[str, Any] | None:
+        """The current list of a queue: ``version``, ``items``, ``view_id``."""
+        row = one(self._file.db, "SELECT * FROM batches WHERE assay = ? AND queue = ?", [assay, queue])
+        if row is None:
+            return None
+        return {**row, "items": [Item(image_id=i, tile=t) for i, t in json.loads(row["items"])]}
+
+
+def _model(row: Mapping[str, Any]) -> ModelVersion:
+    return ModelVersion(
+        version=row["version"],
+        assay=row["assay"],
+        method=row["method"],
+        status=row["status"],
+        digest=row["digest"],
+        parent=row["parent"],
+        snapshot=row["snapshot"],
+        config=json.loads(row["config"]),
+        metrics=json.loads(row["metrics"]),
+        created_at=datetime.fromisoformat(row["created_at"]),
+    )

@@ -1,0 +1,82 @@
+"""A snapshot's rows -> images and masks for the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cytoloop.adapters.images import read_image
+from cytoloop.adapters.store import Store
+from cytoloop.domain.assay import IGNORE, Assay
+from cytoloop.domain.tiling import tiles_of
+from cytoloop.domain.types import TrainingSnapshot
+from cytoloop.nn.dataset import TrainingItem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CleanImage:
+    """An image of a validation well with what experts said of it; 255 where nobody looked."""
+
+    image_CHW: NDArray[np.float32]
+    truth_HW: NDArray[np.uint8]
+
+
+def training_items(
+    store: Store, assay: Assay, snapshot: TrainingSnapshot, weak_weight: float
+) -> tuple[list[TrainingItem], list[CleanImage]]:
+    """Read what a snapshot names.
+
+    Parameters
+    ----------
+    weak_weight : float
+        How much a weak label is trusted beside a correction (1.0).
+
+    Returns
+    -------
+    (items, validation)
+        Items of training wells, a weak mask being 255 where a correction stands; and the corrected
+        images of validation wells.
+    """
+    weak: dict[str, NDArray[np.uint8]] = {}
+    corrected: dict[str, NDArray[np.uint8]] = {}
+    clean: dict[str, NDArray[np.uint8]] = {}
+    records = {record.image_id: record for record in store.images.all(assay.name)}
+    for row in snapshot.rows:
+        mask_HW = store.masks.get(row.mask)
+        record = records[row.image_id]
+        if row.tile is None:
+            weak[row.image_id] = mask_HW
+            continue
+        target = clean if row.split == "validation" else corrected
+        full_HW = target.setdefault(row.image_id, np.full((record.height, record.width), IGNORE, np.uint8))
+        tile = tiles_of(record.height, record.width, assay.tiling)[row.tile]
+        full_HW[tile.slices] = mask_HW
+    items = []
+    for image_id in sorted(weak.keys() | corrected.keys()):
+        image_CHW = read_image(records[image_id], assay)
+        items += learning_items(image_CHW, corrected.get(image_id), weak.get(image_id), weak_weight)
+    validation = [
+        CleanImage(image_CHW=read_image(records[image_id], assay), truth_HW=truth_HW)
+        for image_id, truth_HW in sorted(clean.items())
+    ]
+    return items, validation
+
+
+def learning_items(
+    image_CHW: NDArray[np.float32],
+    corrected_HW: NDArray[np.uint8] | None,
+    weak_HW: NDArray[np.uint8] | None,
+    weak_weight: float,
+) -> list[TrainingItem]:
+    """An image's masks as training items: the correction, and the weak mask where no expert looked."""
+    items = []
+    if corrected_HW is not None:
+        items.append(TrainingItem(image_CHW=image_CHW, mask_HW=corrected_HW, weight=1.0))
+    if weak_HW is not None:
+        if corrected_HW is not None:
+            weak_HW = np.where(corrected_HW == IGNORE, weak_HW, np.uint8(IGNORE))
+        if (weak_HW != IGNORE).any():
+            items.append(TrainingItem(image_CHW=image_CHW, mask_HW=weak_HW, weight=weak_weight))
+    return items

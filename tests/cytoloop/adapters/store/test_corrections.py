@@ -1,0 +1,207 @@
+"""Corrections: what was said is kept for ever, what stands is read from it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from samples import NOON, Item, make_assay, make_correction, make_record
+
+from cytoloop.adapters.store import Store
+
+ITEM = Item(image_id="a", tile=0)
+OTHER = Item(image_id="a", tile=1)
+MASKS = tuple(letter * 64 for letter in "0123456789")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(tmp_path)
+    opened.images.add(make_assay(), [make_record("a"), make_record("b")])
+    yield opened
+    opened.close()
+
+
+def submit(
+    store: Store, mask: int, annotation: int = 1, minutes: float = 0, item: Item = ITEM, **more
+) -> bool:  # type: ignore[no-untyped-def]
+    correction = make_correction(item, annotation, minutes, **more)
+    return store.corrections.append("rosella", correction, MASKS[mask])
+
+
+def skip(store: Store, annotation: int, minutes: float, item: Item = ITEM) -> bool:
+    return store.corrections.append_skip(
+        "rosella", item, annotation, 7, NOON + timedelta(minutes=minutes), "ada@example.com"
+    )
+
+
+def standing(store: Store) -> dict[Item, int]:
+    return {item: MASKS.index(c.mask) for item, c in store.corrections.standing("rosella").items()}
+
+
+def kinds(store: Store) -> list[str]:
+    return [row["kind"] for row in store.corrections.revisions("rosella")]
+
+
+def test_a_correction_comes_back_as_it_was(store: Store) -> None:
+    submit(
+        store, 1, annotation=3, minutes=2, parent_version="cdl-1", conflict_pixels=4, origins={"manual": 2}
+    )
+    (kept,) = store.corrections.standing("rosella").values()
+    assert (kept.item, kept.revision, kept.annotation_id, kept.task_id) == (ITEM, 1, 3, 7)
+    assert (kept.annotated_at, kept.expert) == (NOON + timedelta(minutes=2), "ada@example.com")
+    assert (kept.parent_version, kept.lead_time_s, kept.conflict_pixels) == ("cdl-1", 61.5, 4)
+    record = store.images.get("rosella", "a")
+    assert (kept.split, kept.group) == (record.split, record.group)
+    assert store.corrections.revisions("rosella")[0]["origins"] == '{"manual": 2}'
+
+
+def test_the_same_revision_twice_is_one_row(store: Store) -> None:
+    assert submit(store, 1)
+    assert not submit(store, 1)
+    assert kinds(store) == ["submitted"]
+
+
+def test_a_later_revision_stands_and_the_earlier_is_kept(store: Store) -> None:
+    submit(store, 1, minutes=0)
+    submit(store, 2, minutes=1)
+    assert standing(store) == {ITEM: 2}
+    assert [row["revision"] for row in store.corrections.revisions("rosella")] == [1, 2]
+
+
+def test_an_older_revision_that_arrives_late_is_kept_but_does_not_stand(store: Store) -> None:
+    submit(store, 2, minutes=1)
+    assert submit(store, 1, minutes=0)
+    assert standing(store) == {ITEM: 2}
+    assert len(kinds(store)) == 2
+
+
+def test_of_two_annotations_the_later_stands(store: Store) -> None:
+    submit(store, 1, annotation=1, minutes=5)
+    submit(store, 2, annotation=2, minutes=3)
+    assert standing(store) == {ITEM: 1}
+    submit(store, 3, annotation=2, minutes=6)
+    assert standing(store) == {ITEM: 3}
+
+
+def test_a_deleted_annotation_no_longer_stands_and_is_buried_once(store: Store) -> None:
+    submit(store, 1)
+    assert store.corrections.append_deletion("rosella", 1)
+    assert not store.corrections.append_deletion("rosella", 1)
+    assert not store.corrections.append_deletion("rosella", 99)
+    assert standing(store) == {}
+    assert store.corrections.finished_items("rosella") == set()
+    assert store.corrections.living_annotations("rosella") == {}
+    assert kinds(store) == ["submitted", "deleted"]
+
+
+def test_deleting_one_annotation_brings_back_the_other(store: Store) -> None:
+    submit(store, 1, annotation=1, minutes=0)
+    submit(store, 2, annotation=2, minutes=1)
+    store.corrections.append_deletion("rosella", 2)
+    assert standing(store) == {ITEM: 1}
+
+
+def test_what_was_deleted_stays_deleted_when_an_event_comes_again(store: Store) -> None:
+    submit(store, 1, minutes=0)
+    submit(store, 2, minutes=1)
+    store.corrections.append_deletion("rosella", 1)
+    assert not submit(store, 2, minutes=1)
+    assert not submit(store, 1, minutes=0)
+    submit(store, 3, minutes=0.5)  # never seen, but older than what was deleted
+    assert standing(store) == {}
+
+
+def test_an_annotation_made_again_after_a_deletion_stands_and_can_be_deleted_again(store: Store) -> None:
+    submit(store, 1, annotation=1, minutes=0)
+    store.corrections.append_deletion("rosella", 1)
+    submit(store, 2, annotation=1, minutes=5)  # the id was given again
+    assert standing(store) == {ITEM: 2}
+    assert store.corrections.append_deletion("rosella", 1)
+    assert standing(store) == {}
+
+
+def test_an_id_given_again_for_another_item_does_not_touch_the_first(store: Store) -> None:
+    submit(store, 1, annotation=1, minutes=0)
+    store.corrections.append_deletion("rosella", 1)
+    submit(store, 2, annotation=1, minutes=5, item=OTHER)
+    assert standing(store) == {OTHER: 2}
+    assert store.corrections.finished_items("rosella") == {OTHER}
+
+
+def test_a_skip_takes_back_its_own_annotation_only(store: Store) -> None:
+    submit(store, 1, annotation=1, minutes=0)
+    skip(store, 1, 1)
+    assert standing(store) == {}
+    assert store.corrections.finished_items("rosella") == {ITEM}
+    submit(store, 2, annotation=1, minutes=2)
+    assert standing(store) == {ITEM: 2}
+
+
+def test_a_mask_beats_a_skip_of_another_expert_even_a_later_one(store: Store) -> None:
+    submit(store, 1, annotation=1, minutes=0)
+    skip(store, 2, 9)
+    assert standing(store) == {ITEM: 1}
+    store.corrections.append_deletion("rosella", 1)
+    assert standing(store) == {}
+    assert store.corrections.finished_items("rosella") == {ITEM}
+
+
+def test_a_skip_is_one_row_and_can_be_deleted(store: Store) -> None:
+    assert skip(store, 1, 0)
+    assert not skip(store, 1, 0)
+    assert store.corrections.append_deletion("rosella", 1)
+    assert store.corrections.finished_items("rosella") == set()
+
+
+def test_living_annotations_can_be_asked_for_by_task(store: Store) -> None:
+    submit(store, 1, annotation=1, minutes=0)
+    submit(store, 2, annotation=1, minutes=1)
+    submit(store, 3, annotation=2, item=OTHER, task_id=8)
+    later = "2024-05-17T12:01:00.000000+00:00"
+    noon = "2024-05-17T12:00:00.000000+00:00"
+    assert store.corrections.living_annotations("rosella") == {1: (later, 7), 2: (noon, 8)}
+    assert store.corrections.living_annotations("rosella", 8) == {2: (noon, 8)}
+    assert store.corrections.living_annotations("other") == {}
+
+
+@given(order=st.permutations(range(5)), twice=st.lists(st.integers(0, 4), max_size=3))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_stands_does_not_depend_on_the_order_of_arrival(
+    tmp_path: Path, order: list[int], twice: list[int]
+) -> None:
+    store = Store(tmp_path / next(FOLDERS))
+    store.images.add(make_assay(), [make_record("a")])
+    # (mask, annotation, minutes): two annotations of one item, revised in turn
+    events = [(0, 1, 0), (1, 2, 1), (2, 1, 2), (3, 2, 3), (4, 1, 4)]
+    for index in [*order, *twice]:
+        mask, annotation, minutes = events[index]
+        submit(store, mask, annotation, minutes)
+    assert standing(store) == {ITEM: 4}
+    assert len(kinds(store)) == 5
+    store.close()
+
+
+FOLDERS = (f"store{n}" for n in itertools.count())
+
+
+def test_doubts_are_remembered_once(store: Store) -> None:
+    for _ in range(2):
+        store.corrections.add_doubt("rosella", "webhook", "event 3", "task 9: shows no item")
+    store.corrections.add_doubt(None, "webhook", "event 4", "not JSON")
+    assert [(d["reference"], d["assay"]) for d in store.corrections.doubts()] == [
+        ("event 3", "rosella"),
+        ("event 4", None),
+    ]
+
+
+def test_the_place_in_the_inbox_only_moves_on(store: Store) -> None:
+    assert store.corrections.last_event() == 0
+    store.corrections.set_last_event(5)
+    store.corrections.set_last_event(3)
+    assert store.corrections.last_event() == 5
