@@ -1,0 +1,86 @@
+"""8-bit views of items for the editor: a composite and each channel alone, on the raw pixel grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+from urllib.parse import quote
+
+from cytoloop.adapters.images import read_image, write_png
+from cytoloop.adapters.store import Store
+from cytoloop.domain.assay import Assay
+from cytoloop.domain.display import composite, display_ranges, to_8bit
+from cytoloop.domain.tiling import tiles_of
+from cytoloop.domain.types import ImageRecord
+
+Progress = Callable[[int, int], None]
+_SAMPLED_FIELDS = 48
+"""Fields of a plate that its display range is taken from: the range settles long before."""
+
+
+def render_folder(home: Path, assay: str) -> Path:
+    """Where the views of an assay lie; Label Studio's local storage serves it."""
+    return home / "renders" / assay
+
+
+def view_names(record: ImageRecord, tile: int, channels: int) -> list[str]:
+    """File names of an item's views: the composite first, then each channel.
+
+    Named by the pixels, so that a re-imported image never shows another's picture.
+    """
+    stem = f"{record.image_key[:24]}_{tile}"
+    return [f"{stem}.png", *(f"{stem}_c{number}.png" for number in range(channels))]
+
+
+def view_urls(record: ImageRecord, tile: int, assay: Assay) -> list[str]:
+    """Host-relative URLs under which Label Studio serves the views."""
+    names = view_names(record, tile, len(assay.channels))
+    return [f"/data/local-files/?d={quote(assay.name)}/{quote(name)}" for name in names]
+
+
+def render_images(
+    store: Store, assay: Assay, records: Sequence[ImageRecord], progress: Progress | None = None
+) -> int:
+    """Write the views that are missing; returns how many images were rendered.
+
+    The range of a plate is fixed by its first fields and kept, so that a field looks the same
+    tomorrow; with ``scope: image`` each field has its own.
+    """
+    folder = render_folder(store.home, assay.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    made = done = 0
+    by_plate = sorted(records, key=lambda record: (record.plate, record.image_id))
+    for plate, fields in groupby(by_plate, key=lambda record: record.plate):
+        of_plate = list(fields)
+        ranges = store.images.display_ranges(assay.name, plate)
+        if assay.display.scope == "plate" and not ranges:
+            step = max(1, len(of_plate) // _SAMPLED_FIELDS)
+            ranges = display_ranges((read_image(r, assay) for r in of_plate[::step]), assay)
+            store.images.set_display_ranges(assay.name, plate, ranges)
+        for record in of_plate:
+            made += _render_one(folder, record, assay, ranges)
+            done += 1
+            if progress:
+                progress(done, len(records))
+    return made
+
+
+def _render_one(
+    folder: Path, record: ImageRecord, assay: Assay, plate_ranges: dict[str, tuple[float, float]]
+) -> bool:
+    tiles = tiles_of(record.height, record.width, assay.tiling)
+    names = {tile.index: view_names(record, tile.index, len(assay.channels)) for tile in tiles}
+    if all((folder / name).is_file() for of_tile in names.values() for name in of_tile):
+        return False
+    image_CHW = read_image(record, assay)
+    ranges = display_ranges([image_CHW], assay) if assay.display.scope == "image" else plate_ranges
+    views = [composite(image_CHW, ranges, assay)]
+    views += [
+        to_8bit(grey_HW, *ranges[channel.name])
+        for grey_HW, channel in zip(image_CHW, assay.channels, strict=True)
+    ]
+    for tile in tiles:
+        for name, view in zip(names[tile.index], views, strict=True):
+            write_png(folder / name, view[tile.slices])
+    return True

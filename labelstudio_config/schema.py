@@ -1,0 +1,86 @@
+"""The labeling config (XML) of an assay: what the expert sees and draws with.
+
+The composite is the only picture that is drawn on. Each raw channel stands beside it, in grey, as an
+image of its own without controls: a faint signal that the composite hides can be looked at, not painted.
+"""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree as ET
+
+from cytoloop.domain.assay import Assay
+from cytoloop.domain.errors import UnsupportedLabelConfig
+from labelstudio_config.payloads import FROM_NAME, TO_NAME, channel_key
+
+_SIDE_BY_SIDE = "display: flex; align-items: flex-start; gap: 12px"
+_LARGE = "flex: 3 1 0; min-width: 0"
+_SMALL = "flex: 1 1 0; min-width: 0"
+
+
+def labeling_config(assay: Assay) -> str:
+    """XML of the project that corrects this assay's items.
+
+    One ``BrushLabels`` with a label per drawn class and the ignore label; the task needs the keys
+    ``image`` and ``channel_0``… (``payloads.TaskData``).
+    """
+    root = ET.Element("View")
+    brush = ET.SubElement(root, "BrushLabels", name=FROM_NAME, toName=TO_NAME)
+    for label in [*(label for _, label in assay.foreground), assay.ignore]:
+        attributes = {"value": label.name, "background": label.colour}
+        if label.hotkey:
+            attributes["hotkey"] = label.hotkey
+        ET.SubElement(brush, "Label", attributes)
+    row = ET.SubElement(root, "View", style=_SIDE_BY_SIDE)
+    large = ET.SubElement(row, "View", style=_LARGE)
+    names = " + ".join(channel.name for channel in assay.channels)
+    ET.SubElement(large, "Header", value=f"Composite: {names}", size="5")
+    _image(large, TO_NAME, {"zoomControl": "true", "brightnessControl": "true", "contrastControl": "true"})
+    if len(assay.channels) > 1:
+        small = ET.SubElement(row, "View", style=_SMALL)
+        for number, channel in enumerate(assay.channels):
+            ET.SubElement(small, "Header", value=channel.name, size="5")
+            _image(small, channel_key(number), {"zoomControl": "false"})
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode")
+
+
+def check_label_config(xml: str, assay: Assay) -> None:
+    """Refuse a project whose labeling config does not draw this assay's classes.
+
+    Layout, headers, colours and further images may differ; what is drawn, on what, and under which names
+    may not.
+
+    Raises
+    ------
+    UnsupportedLabelConfig
+        Naming what differs.
+    """
+    where = f"labeling config for assay {assay.name!r}"
+    try:
+        root = ET.fromstring(xml)
+    except ET.ParseError as error:
+        raise UnsupportedLabelConfig(f"{where}: not XML ({error})") from None
+    controls = [element for element in root.iter() if "toName" in element.attrib]
+    got = [(e.tag, e.get("name"), e.get("toName")) for e in controls]
+    if got != [("BrushLabels", FROM_NAME, TO_NAME)]:
+        raise UnsupportedLabelConfig(
+            f"{where}: controls {[f'{tag} {name} on {image}' for tag, name, image in got]}, "
+            f"expected only 'BrushLabels {FROM_NAME} on {TO_NAME}'"
+        )
+    labels = [label.get("value", "") for label in controls[0].iter("Label")]
+    expected = [label.name for _, label in assay.foreground] + [assay.ignore.name]
+    missing = [name for name in expected if name not in labels]
+    unknown = [name for name in labels if name not in expected]
+    if missing or unknown:
+        raise UnsupportedLabelConfig(f"{where}: labels missing {missing}, not of the assay {unknown}")
+    images = {image.get("name"): image.get("value") for image in root.iter("Image")}
+    if images.get(TO_NAME) != f"${TO_NAME}":
+        raise UnsupportedLabelConfig(
+            f"{where}: image {TO_NAME!r} shows {images.get(TO_NAME)!r}, expected '${TO_NAME}'"
+        )
+
+
+def _image(parent: ET.Element, name: str, controls: dict[str, str]) -> None:
+    # Not smoothed: the expert paints pixels and should see them.
+    fixed = {"name": name, "value": f"${name}", "zoom": "true", "smoothing": "false"}
+    ET.SubElement(parent, "Image", {**fixed, **controls})

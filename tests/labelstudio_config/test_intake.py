@@ -1,0 +1,453 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import EXPERT, OTHER_EXPERT
+from tiny import Tiny, make_tiny
+
+from cytoloop.domain.assay import IGNORE
+from cytoloop.domain.errors import (
+    InputError,
+    LabelStudioRefused,
+    LabelStudioUnavailable,
+    StateError,
+    UnknownImage,
+)
+from cytoloop.domain.types import Item
+from labelstudio_config.intake import check_identity
+from labelstudio_config.payloads import parse_task_data, prediction_result
+
+A = Item(image_id="P-A01", tile=0)
+B = Item(image_id="P-A01", tile=3)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[Tiny]:
+    made = make_tiny(tmp_path, wells=2)
+    made.listen()
+    yield made
+    made.store.close()
+
+
+def events(tiny: Tiny) -> list[dict[str, Any]]:
+    return [json.loads(body) for _, body in tiny.store.inbox.after(0)]
+
+
+def kinds(tiny: Tiny) -> list[str]:
+    return [row["kind"] for row in tiny.store.corrections.revisions(tiny.name)]
+
+
+def doubts(tiny: Tiny) -> list[str]:
+    return [row["message"] for row in tiny.store.corrections.doubts()]
+
+
+# --- events ---
+
+
+def test_an_event_becomes_the_mask_the_expert_drew(tiny: Tiny) -> None:
+    annotation_id = tiny.correct(A, lead_time=31.5)
+    assert tiny.intake.drain() == 1
+    kept = tiny.standing(A)
+    np.testing.assert_array_equal(tiny.store.masks.get(kept.mask), tiny.truth_of(A))
+    assert (kept.annotation_id, kept.expert, kept.lead_time_s) == (annotation_id, EXPERT["email"], 31.5)
+    assert (kept.task_id, kept.parent_version, kept.conflict_pixels) == (tiny.task_of(A), None, 0)
+    assert tiny.store.corrections.doubts() == []
+
+
+def test_the_ignore_label_becomes_255(tiny: Tiny) -> None:
+    mask_HW = tiny.truth_of(A).copy()
+    mask_HW[:5] = IGNORE
+    tiny.studio.annotate(tiny.task_of(A), prediction_result(mask_HW, tiny.assay))
+    tiny.intake.drain()
+    np.testing.assert_array_equal(tiny.store.masks.get(tiny.standing(A).mask), mask_HW)
+
+
+def test_a_correction_names_the_version_it_began_from(tiny: Tiny) -> None:
+    tiny.publish_active()
+    prediction_id = tiny.studio.task(tiny.task_of(A))["predictions"][0]["id"]
+    tiny.correct(A, parent_prediction=prediction_id)
+    tiny.correct(B, parent_prediction=999)
+    tiny.intake.drain()
+    assert tiny.standing(A).parent_version == tiny.store.models.active(tiny.name).version
+    assert tiny.standing(B).parent_version is None, "that prediction is gone"
+
+
+def test_the_same_event_twice_is_one_row(tiny: Tiny) -> None:
+    tiny.correct(A)
+    (event,) = events(tiny)
+    tiny.store.inbox.append(json.dumps(event).encode())
+    assert tiny.intake.drain() == 2
+    assert kinds(tiny) == ["submitted"]
+
+
+def test_webhook_and_poll_are_one_row(tiny: Tiny) -> None:
+    tiny.correct(A)
+    tiny.intake.drain()
+    found = tiny.intake.reconcile(tiny.assay)
+    assert (found.tasks, found.added, found.deleted, found.doubts) == (8, 0, 0, 0)
+    assert kinds(tiny) == ["submitted"]
+
+
+def test_a_late_older_update_does_not_win(tiny: Tiny) -> None:
+    annotation_id = tiny.correct(A)
+    tiny.studio.update(annotation_id, result=[])
+    older, newer = events(tiny)
+    tiny.store.corrections.set_last_event(2)
+    for event in (newer, older):
+        tiny.store.inbox.append(json.dumps(event).encode())
+    tiny.intake.drain()
+    assert kinds(tiny) == ["submitted", "submitted"]
+    assert not tiny.store.masks.get(tiny.standing(A).mask).any(), "the empty mask is the newer one"
+
+
+def test_a_late_update_does_not_raise_the_dead(tiny: Tiny) -> None:
+    annotation_id = tiny.correct(A)
+    tiny.intake.drain()
+    tiny.studio.delete_annotation(annotation_id)
+    tiny.store.inbox.append(json.dumps(events(tiny)[0]).encode())
+    tiny.intake.drain()
+    assert tiny.standing(A) is None
+    assert A not in tiny.store.corrections.finished_items(tiny.name)
+
+
+def test_of_two_experts_the_later_one_stands_and_the_earlier_one_comes_back(tiny: Tiny) -> None:
+    tiny.correct(A)
+    second = tiny.studio.annotate(tiny.task_of(A), [], completed_by=OTHER_EXPERT["id"])
+    tiny.intake.drain()
+    assert tiny.standing(A).expert == OTHER_EXPERT["email"]
+    tiny.studio.delete_annotation(second)
+    tiny.intake.drain()
+    assert tiny.standing(A).expert == EXPERT["email"]
+
+
+def test_a_skipped_item_is_finished_and_teaches_nothing(tiny: Tiny) -> None:
+    tiny.studio.annotate(tiny.task_of(A), [], was_cancelled=True)
+    tiny.intake.drain()
+    assert tiny.standing(A) is None
+    assert A in tiny.store.corrections.finished_items(tiny.name)
+
+
+def test_an_expert_who_is_no_longer_listed_keeps_a_number(tiny: Tiny) -> None:
+    tiny.correct(A, completed_by=77)
+    tiny.intake.drain()
+    assert tiny.standing(A).expert == "user-77"
+
+
+def test_start_training_asks_for_a_cycle(tiny: Tiny) -> None:
+    tiny.store.inbox.append(b'{"action": "START_TRAINING", "project": {"id": 3}}')
+    tiny.intake.drain()
+    (cycle,) = tiny.store.cycles.queued()
+    assert (cycle["assay"], cycle["asked_by"]) == ("tiny", "label-studio")
+
+
+@pytest.mark.parametrize("action", ["PROJECT_UPDATED", "TASKS_CREATED", "SOMETHING_NEW"])
+def test_events_that_correct_nothing_pass_without_doubt(tiny: Tiny, action: str) -> None:
+    body = {"action": action, "project": {"id": 3}, "tasks": [{"id": 1}]}
+    tiny.store.inbox.append(json.dumps(body).encode())
+    assert tiny.intake.drain() == 1
+    assert tiny.store.corrections.doubts() == []
+
+
+# --- events that cannot be understood ---
+
+
+def _unknown_label(event: dict[str, Any]) -> None:
+    event["annotation"]["result"][0]["value"]["brushlabels"] = ["Vacuole"]
+
+
+def _other_size(event: dict[str, Any]) -> None:
+    event["annotation"]["result"][0].update(original_width=41)
+
+
+def _broken_rle(event: dict[str, Any]) -> None:
+    event["annotation"]["result"][0]["value"]["rle"] = [1, 2, 3]
+
+
+def _other_pixels(event: dict[str, Any]) -> None:
+    event["task"]["data"]["image_key"] = "0" * 64
+
+
+def _other_tile(event: dict[str, Any]) -> None:
+    event["task"]["data"]["tile"] = 2
+
+
+def _unknown_task(event: dict[str, Any]) -> None:
+    event["task"]["id"] = event["annotation"]["task"] = 4711
+
+
+def _no_task(event: dict[str, Any]) -> None:
+    del event["task"]
+
+
+def _no_annotation_id(event: dict[str, Any]) -> None:
+    del event["annotation"]["id"]
+
+
+def _skip_without_id(event: dict[str, Any]) -> None:
+    del event["annotation"]["id"]
+    event["annotation"]["was_cancelled"] = True
+
+
+def _no_time(event: dict[str, Any]) -> None:
+    event["annotation"]["updated_at"] = "yesterday"
+
+
+def _nobody(event: dict[str, Any]) -> None:
+    event["annotation"]["completed_by"] = None
+
+
+def _other_project(event: dict[str, Any]) -> None:
+    event["project"]["id"] = 99
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (_unknown_label, "'Vacuole' is not of assay 'tiny'"),
+        (_other_size, "mask (32, 41), image (32, 40)"),
+        (_broken_rle, "rle"),
+        (_other_pixels, "image_key is '0000"),
+        (_other_tile, "tile is 2, expected 0"),
+        (_unknown_task, "task 4711: shows no item"),
+        (_no_task, "0 task(s)"),
+        (_no_annotation_id, "id is None"),
+        (_skip_without_id, "id is None"),
+        (_no_time, "updated_at is 'yesterday'"),
+        (_nobody, "completed_by is None"),
+        (_other_project, "project 99: belongs to no assay"),
+    ],
+)
+def test_what_cannot_be_understood_is_a_doubt_and_later_events_are_applied(
+    tiny: Tiny, spoil: Callable[[dict[str, Any]], None], told: str
+) -> None:
+    tiny.correct(A)
+    (event,) = events(tiny)
+    tiny.store.corrections.set_last_event(1)
+    spoil(event)
+    tiny.store.inbox.append(json.dumps(event).encode())
+    tiny.correct(B)
+    assert tiny.intake.drain() == 2
+    assert tiny.standing(A) is None
+    assert tiny.standing(B) is not None
+    (message,) = doubts(tiny)
+    assert told.lower() in message.lower()
+
+
+@pytest.mark.parametrize("body", [b"not JSON", b"[]", b"{}", b"\xff\xfe", b"null", b"[" * 100_000])
+def test_a_body_that_is_no_event_is_a_doubt(tiny: Tiny, body: bytes) -> None:
+    tiny.store.inbox.append(body)
+    tiny.correct(B)
+    assert tiny.intake.drain() == 2
+    assert len(doubts(tiny)) == 1
+    assert tiny.standing(B) is not None
+
+
+def test_more_events_than_one_page_of_the_inbox(tiny: Tiny) -> None:
+    for _ in range(120):
+        tiny.store.inbox.append(b'{"action": "PROJECT_UPDATED"}')
+    tiny.correct(A)
+    assert tiny.intake.drain() == 121
+    assert tiny.standing(A) is not None
+
+
+def test_while_label_studio_is_down_events_wait(tiny: Tiny) -> None:
+    tiny.correct(A)
+    tiny.correct(B)
+    tiny.studio.is_down = True
+    assert tiny.intake.drain() == 0
+    assert tiny.store.corrections.last_event() == 0
+    assert tiny.store.corrections.doubts() == []
+    tiny.studio.is_down = False
+    assert tiny.intake.drain() == 2
+    assert tiny.standing(A) is not None
+    assert tiny.standing(B) is not None
+
+
+def test_a_refused_token_makes_events_wait_and_not_doubtful(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.correct(A)
+
+    def refuse() -> list[dict[str, Any]]:
+        raise LabelStudioRefused("GET /api/users/: 401")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tiny.studio, "list_users", refuse)
+        assert tiny.intake.drain() == 0
+    assert tiny.store.corrections.doubts() == []
+    assert tiny.intake.drain() == 1
+    assert tiny.standing(A) is not None
+
+
+def test_an_event_that_trips_us_does_not_keep_the_others_waiting(tiny: Tiny) -> None:
+    tiny.store.inbox.append(
+        json.dumps({"action": "TASKS_DELETED", "tasks": [{"id": 2**70}], "project": {"id": 3}}).encode()
+    )
+    tiny.correct(A)
+    assert tiny.intake.drain() == 2
+    assert len(doubts(tiny)) == 1
+    assert tiny.standing(A) is not None
+
+
+# --- reconciliation ---
+
+
+def test_an_emptied_project_buries_nothing(tiny: Tiny) -> None:
+    tiny.correct(A)
+    tiny.intake.drain()
+    tiny.studio.listener = None
+    for task_id in list(tiny.studio.task_ids(3)):
+        tiny.studio.delete_task(task_id)
+    with pytest.raises(StateError, match=r"no task left, expected 8; .* Restore"):
+        tiny.intake.reconcile(tiny.assay)
+    assert tiny.standing(A) is not None
+
+
+def test_a_lost_webhook_is_found(tiny: Tiny) -> None:
+    tiny.studio.advance(60)
+    tiny.correct(B)
+    tiny.intake.reconcile(tiny.assay)
+    tiny.studio.advance(60)
+    tiny.studio.listener = None
+    tiny.correct(A)
+    found = tiny.intake.reconcile(tiny.assay)
+    assert (found.tasks, found.added) == (2, 1), "what changed since, and the last that was seen"
+    np.testing.assert_array_equal(tiny.store.masks.get(tiny.standing(A).mask), tiny.truth_of(A))
+
+
+def test_two_changes_that_share_a_time_stamp_are_both_found(tiny: Tiny) -> None:
+    tiny.studio.listener = None
+    tiny.correct(A)
+    tiny.intake.reconcile(tiny.assay)
+    first = tiny.studio.tasks[tiny.task_of(A)]["updated_at"]
+    annotation_id = tiny.correct(B)
+    tiny.studio.tasks[tiny.task_of(B)]["updated_at"] = first
+    assert tiny.intake.reconcile(tiny.assay).added == 1
+    assert tiny.standing(B).annotation_id == annotation_id
+
+
+def test_a_deletion_is_found(tiny: Tiny) -> None:
+    tiny.correct(A)
+    annotation_id = tiny.correct(B)
+    tiny.intake.drain()
+    tiny.studio.listener = None
+    tiny.studio.delete_annotation(annotation_id)
+    assert tiny.intake.reconcile(tiny.assay).deleted == 1
+    assert tiny.standing(B) is None
+    assert tiny.standing(A) is not None
+    assert kinds(tiny) == ["submitted", "submitted", "deleted"], "nothing is ever taken away"
+    assert tiny.intake.reconcile(tiny.assay).deleted == 0
+
+
+def test_what_is_submitted_while_label_studio_answers_is_not_taken_for_deleted(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = tiny.studio._changed
+
+    def slow_answer(*arguments: Any) -> list[dict[str, Any]]:
+        stale = answer(*arguments)
+        if tiny.standing(A) is None:
+            tiny.correct(A)
+            tiny.intake.drain()
+        return stale
+
+    monkeypatch.setattr(tiny.studio, "_changed", slow_answer)
+    assert tiny.intake.reconcile(tiny.assay).deleted == 0
+    assert tiny.standing(A) is not None
+
+
+def test_a_doubtful_annotation_does_not_hide_the_others(tiny: Tiny) -> None:
+    tiny.studio.listener = None
+    tiny.correct(A)
+    odd = tiny.regions(A)
+    odd[0]["value"]["brushlabels"] = ["Vacuole"]
+    tiny.studio.annotate(tiny.task_of(A), odd)
+    tiny.correct(B)
+    found = tiny.intake.reconcile(tiny.assay)
+    assert (found.added, found.doubts) == (2, 1)
+    tiny.intake.reconcile(tiny.assay, everything=True)
+    assert len(doubts(tiny)) == 1, "a doubt is told once"
+
+
+def test_reconciling_what_is_down_changes_nothing(tiny: Tiny) -> None:
+    tiny.intake.reconcile(tiny.assay)
+    before = tiny.store.assays.get(tiny.name)["reconciled_until"]
+    tiny.studio.is_down = True
+    with pytest.raises(LabelStudioUnavailable):
+        tiny.intake.reconcile(tiny.assay)
+    assert tiny.store.assays.get(tiny.name)["reconciled_until"] == before
+
+
+def test_the_time_up_to_which_all_is_known_never_goes_back(tiny: Tiny) -> None:
+    tiny.studio.advance(60)
+    tiny.correct(A)
+    tiny.intake.reconcile(tiny.assay)
+    before = tiny.store.assays.get(tiny.name)["reconciled_until"]
+    tiny.studio.delete_task(tiny.task_of(A))
+    tiny.intake.reconcile(tiny.assay)
+    assert tiny.store.assays.get(tiny.name)["reconciled_until"] >= before
+
+
+# --- tasks that go ---
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_deleted_task_takes_its_annotations_along(tiny: Tiny, is_told: bool) -> None:
+    task_id = tiny.task_of(A)
+    tiny.correct(A)
+    tiny.correct(B)
+    tiny.intake.drain()
+    if not is_told:
+        tiny.studio.listener = None
+    tiny.studio.delete_task(task_id)
+    tiny.intake.drain()
+    tiny.intake.reconcile(tiny.assay)
+    assert tiny.standing(A) is None
+    assert tiny.standing(B) is not None
+    assert tiny.store.images.tasks(tiny.name)[A] is None
+
+
+def test_the_id_of_a_deleted_task_proves_nothing(tiny: Tiny) -> None:
+    last = max(tiny.items(), key=tiny.task_of)
+    task_id = tiny.task_of(last)
+    tiny.correct(last)
+    (event,) = events(tiny)
+    tiny.intake.drain()
+    tiny.studio.delete_task(task_id)
+    reused = tiny.studio.add_task({**event["task"]["data"], "image_id": A.image_id, "tile": A.tile})
+    assert reused == task_id
+    tiny.intake.drain()
+    late = {**event["annotation"], "id": 50, "updated_at": "2099-01-01T00:00:00Z"}
+    tiny.store.inbox.append(json.dumps({**event, "annotation": late}).encode())
+    tiny.intake.drain()
+    assert tiny.standing(last) is None
+    assert "shows no item" in doubts(tiny)[-1]
+
+
+def test_a_reused_task_id_does_not_give_one_item_the_mask_of_another(tiny: Tiny) -> None:
+    """The deletion was never told, and the id shows another item already."""
+    last = max(tiny.items(), key=tiny.task_of)
+    task_id, data = tiny.task_of(last), tiny.studio.tasks[tiny.task_of(A)]["data"]
+    tiny.studio.listener = None
+    tiny.studio.delete_task(task_id)
+    assert tiny.studio.add_task(data) == task_id
+    tiny.studio.annotate(task_id, tiny.regions(A))
+    found = tiny.intake.reconcile(tiny.assay)
+    assert (found.added, found.doubts) == (0, 1)
+    assert tiny.standing(last) is None
+    assert "image_id is 'P-A01', expected" in doubts(tiny)[0]
+
+
+def test_identity_names_everything_that_differs(tiny: Tiny) -> None:
+    data = {**tiny.studio.tasks[tiny.task_of(A)]["data"], "tile": 1, "image_key": "ff"}
+    with pytest.raises(
+        InputError, match=r"task \d+: image_key is 'ff', expected '.*'; tile is 1, expected 0"
+    ):
+        check_identity(tiny.store, tiny.name, tiny.task_of(A), parse_task_data(data, "task"))
+    with pytest.raises(UnknownImage, match="task 4711"):
+        check_identity(tiny.store, tiny.name, 4711, parse_task_data(data, "task"))

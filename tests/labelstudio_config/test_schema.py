@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from cytoloop.domain.assay import Assay, Channel, Cip, LabelClass
+from cytoloop.domain.errors import UnsupportedLabelConfig
+from labelstudio_config.schema import check_label_config, labeling_config
+
+
+def assay_of(*channels: str) -> Assay:
+    return Assay(
+        name="cells",
+        channels=tuple(Channel(name=name) for name in channels),
+        classes=(
+            LabelClass(name="Background", colour="#000000"),
+            LabelClass(name='Cell "A" & <B>', colour="#ff0000", hotkey="1"),
+            LabelClass(name="Nucleus", colour="#0000ff"),
+        ),
+        ignore=LabelClass(name="Ignore", colour="#888888", hotkey="9"),
+        cip=Cip(recipe="none"),
+    )
+
+
+def test_every_drawn_class_and_ignore_is_a_label_and_background_is_none() -> None:
+    root = ET.fromstring(labeling_config(assay_of("dye")))
+    labels = [dict(label.attrib) for label in root.iter("Label")]
+    assert labels == [
+        {"value": 'Cell "A" & <B>', "background": "#ff0000", "hotkey": "1"},
+        {"value": "Nucleus", "background": "#0000ff"},
+        {"value": "Ignore", "background": "#888888", "hotkey": "9"},
+    ]
+
+
+def test_each_channel_stands_beside_the_composite_under_its_name() -> None:
+    root = ET.fromstring(labeling_config(assay_of("gal3", "LC3")))
+    assert [(i.get("name"), i.get("value")) for i in root.iter("Image")] == [
+        ("image", "$image"),
+        ("channel_0", "$channel_0"),
+        ("channel_1", "$channel_1"),
+    ]
+    assert [h.get("value") for h in root.iter("Header")] == ["Composite: gal3 + LC3", "gal3", "LC3"]
+
+
+def test_a_single_channel_is_not_shown_twice() -> None:
+    root = ET.fromstring(labeling_config(assay_of("dye")))
+    assert [i.get("name") for i in root.iter("Image")] == ["image"]
+
+
+def test_our_own_config_is_accepted() -> None:
+    for assay in (assay_of("dye"), assay_of("gal3", "LC3")):
+        check_label_config(labeling_config(assay), assay)
+
+
+OURS = labeling_config(assay_of("dye"))
+
+
+@pytest.mark.parametrize(
+    ("xml", "message"),
+    [
+        ("<View>", "not XML"),
+        ("<View/>", r"controls \[\]"),
+        (OURS.replace("BrushLabels", "BitmaskLabels"), "BitmaskLabels tag on image"),
+        (OURS.replace('name="tag"', 'name="brush"'), "BrushLabels brush on image"),
+        (OURS.replace("</View>", '<Choices name="c" toName="image"/></View>', 1), "Choices c on image"),
+        (OURS.replace('"Nucleus"', '"Nuclei"'), r"missing \['Nucleus'\], not of the assay \['Nuclei'\]"),
+        (OURS.replace('value="$image"', 'value="$picture"'), r"shows '\$picture'"),
+    ],
+)
+def test_a_config_that_draws_something_else_is_refused_by_name(xml: str, message: str) -> None:
+    with pytest.raises(UnsupportedLabelConfig, match=message):
+        check_label_config(xml, assay_of("dye"))
