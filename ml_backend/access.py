@@ -1,0 +1,81 @@
+"""Who is asking: Basic auth for Label Studio, a secret header for webhooks, bearer tokens for scripts."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from cytoloop.domain.errors import AccessDenied, ConfigError
+
+Role = Literal["expert", "admin", "service"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who holds a token."""
+
+    name: str
+    role: Role
+
+
+class ApiTokens:
+    """The token file: a line a token, ``<sha256 of the token> <name> <role>``; tokens are not stored."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._read_at: float | None = None
+        self._callers: dict[str, Caller] = {}
+
+    def caller(self, token: str | None) -> Caller:
+        """The holder of a token; ``AccessDenied`` if it is missing or unknown."""
+        self._refresh()
+        digest = token_digest(token or "")
+        for known, caller in self._callers.items():
+            if hmac.compare_digest(known, digest):
+                return caller
+        raise AccessDenied("expected `Authorization: Bearer <token>` with a token of this server")
+
+    def _refresh(self) -> None:
+        if self._path is None or not self._path.is_file():
+            self._callers, self._read_at = {}, None
+            return
+        modified = self._path.stat().st_mtime
+        if modified == self._read_at:
+            return
+        callers = {}
+        for number, line in enumerate(self._path.read_text(encoding="utf-8").splitlines(), start=1):
+            if not line.strip() or line.startswith("#"):
+                continue
+            parts = line.split()
+            if len(parts) != 3 or len(parts[0]) != 64 or parts[2] not in get_args(Role):
+                raise ConfigError(
+                    f"{self._path} line {number}: expected `<sha256 hex> <name> <{'|'.join(get_args(Role))}>`"
+                )
+            callers[parts[0]] = Caller(name=parts[1], role=parts[2])  # type: ignore[arg-type]
+        self._callers, self._read_at = callers, modified
+
+
+def token_digest(token: str) -> str:
+    """SHA-256 of a token, as the token file holds it."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def add_token(path: Path, token: str, name: str, role: Role) -> None:
+    """Append a token's digest to the token file, unless it is there."""
+    line = f"{token_digest(token)} {name} {role}\n"
+    known = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if line in known:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(line if known.endswith("\n") or not known else f"\n{line}")
+
+
+def same_secret(given: str | None, expected: str) -> bool:
+    """Compare in constant time; nothing given is never the same."""
+    return given is not None and hmac.compare_digest(given.encode(), expected.encode())
