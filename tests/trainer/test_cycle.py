@@ -1,0 +1,446 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from tiny import Tiny, add_plate, make_tiny, write_fields
+
+import trainer.cycle
+from cytoloop.domain.errors import LabelStudioUnavailable
+from cytoloop.domain.scoring import soften
+from cytoloop.domain.types import ImageRecord, Item, ModelVersion, Split
+from cytoloop.domain.worklist import QueuePolicy
+from cytoloop.pipeline.predictors import Predictor, load_predictor
+from trainer.cycle import Cycle, CycleOutcome, CyclePolicy
+from trainer.presets import smoke
+
+POLICY = CyclePolicy(preset="smoke", queue=QueuePolicy(size=8))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small networks gain nothing from more, and a busy machine loses much."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[Tiny]:
+    """20 wells: 10 teach, 3 validate, 5 decide, 2 are sealed. CIP is published and far from perfect."""
+    made = make_tiny(tmp_path, wells=20)
+    made.publish_active(QueuePolicy(size=8))
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps of training: what a network learned is not the matter here."""
+
+    def preset(name: str, method: Any, assay: Any, seed: int, **_: Any) -> Any:
+        return replace(smoke(method, assay, seed), crop=32, batch=2, epochs=1, steps_per_epoch=2)
+
+    monkeypatch.setattr(trainer.cycle, "preset", preset)
+
+
+class Said:
+    """Networks that say what a test wants of them; CIP speaks for itself."""
+
+    def __init__(self, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.by_method: dict[str, dict[str, NDArray[np.uint8]]] = {}
+        self.truth = tiny.truth
+        self.nothing = {image_id: np.zeros_like(mask_HW) for image_id, mask_HW in tiny.truth.items()}
+        monkeypatch.setattr(trainer.cycle, "load_predictor", self._load)
+
+    def _load(self, store: Any, registry: Any, assay: Any, model: ModelVersion, device: str) -> Predictor:
+        masks = self.by_method.get(model.method)
+        return load_predictor(store, registry, assay, model) if masks is None else _Voice(model, masks)
+
+
+class _Voice:
+    def __init__(self, model: ModelVersion, masks: dict[str, NDArray[np.uint8]]) -> None:
+        self.version = model.version
+        self._masks = masks
+
+    def predict(self, record: ImageRecord) -> NDArray[np.float32]:
+        return soften(self._masks[record.image_id], 3)
+
+
+@pytest.fixture
+def said(tiny: Tiny, quick: None, monkeypatch: pytest.MonkeyPatch) -> Said:
+    return Said(tiny, monkeypatch)
+
+
+def run(tiny: Tiny, policy: CyclePolicy = POLICY) -> CycleOutcome:
+    cycle_id = tiny.store.cycles.ask(tiny.name, "test")
+    tiny.store.cycles.start(cycle_id)
+    cycle = Cycle(tiny.store, tiny.registry, tiny.studio, tiny.intake, tiny.assay, policy, device="cpu")
+    try:
+        outcome = cycle.run(cycle_id)
+    except BaseException:
+        tiny.store.cycles.finish(cycle_id, "failed", "failed", "")
+        raise
+    tiny.store.cycles.finish(cycle_id, "done", outcome.outcome, outcome.reason)
+    return outcome
+
+
+def correct(tiny: Tiny, split: Split, count: int | None = None, tile: int = 0) -> list[Item]:
+    """Correct one tile of each image of a split's wells."""
+    records = tiny.store.images.all(tiny.name, [split])[:count]
+    items = [Item(image_id=record.image_id, tile=tile) for record in records]
+    for item in items:
+        tiny.correct(item)
+    return items
+
+
+def correct_all_splits(tiny: Tiny) -> None:
+    for split in ("train", "validation", "contest", "sealed"):
+        correct(tiny, split)  # type: ignore[arg-type]
+
+
+def methods(outcome: CycleOutcome) -> list[str]:
+    return [trained.model.method for trained in outcome.trained]
+
+
+def status(tiny: Tiny, version: str | None) -> str:
+    assert version is not None
+    return tiny.store.models.get(version).status
+
+
+def check_in_force(tiny: Tiny, version: str) -> None:
+    assert tiny.store.models.active(tiny.name).version == version
+    assert tiny.studio.model_version == version
+    assert set(tiny.studio.model_versions(3)) == {version}
+
+
+# --- one whole cycle ---
+
+
+def test_a_whole_cycle_with_real_networks(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    def preset(name: str, method: Any, assay: Any, seed: int, **_: Any) -> Any:
+        return replace(smoke(method, assay, seed), crop=64, batch=4)  # the fields are no larger than that
+
+    monkeypatch.setattr(trainer.cycle, "preset", preset)
+    correct_all_splits(tiny)
+    cip = tiny.store.models.active(tiny.name).version
+    outcome = run(tiny)
+    assert methods(outcome) == ["cdl", "joint"]
+    cdl, joint = (trained.model for trained in outcome.trained)
+    assert (cdl.parent, joint.parent) == (None, cdl.version), "a joint model begins from the CDL"
+    assert outcome.challenger in (cdl.version, joint.version)
+    assert outcome.decision is not None
+    assert (outcome.decision.groups, outcome.decision.items) == (5, 5)
+    assert outcome.active_before == cip
+    assert outcome.active_after == (outcome.challenger if outcome.decision.promote else cip)
+    check_in_force(tiny, outcome.active_after)
+    for trained in outcome.trained:
+        losses = [epoch.loss for epoch in trained.result.history]
+        assert len(losses) == 2
+        assert all(epoch.validation is not None for epoch in trained.result.history)
+        assert tiny.registry.manifest(trained.model.version)["snapshot"] == trained.snapshot.digest
+    (contest,) = tiny.store.models.contests(tiny.name)
+    assert (contest["challenger"], contest["active"]) == (outcome.challenger, cip)
+    assert {split for _, split in outcome.evaluations} == {"validation", "contest", "sealed"}
+    assert set(outcome.seconds) >= {"reconcile", "train", "contest", "refill", "measure"}
+
+
+def test_held_out_wells_never_teach(tiny: Tiny, quick: None) -> None:
+    correct_all_splits(tiny)
+    outcome = run(tiny)
+    split_of = {record.image_id: record.split for record in tiny.store.images.all(tiny.name)}
+    for trained in outcome.trained:
+        rows = trained.snapshot.rows
+        assert {split_of[row.image_id] for row in rows} <= {"train", "validation"}
+        assert {row.split for row in rows} <= {"train", "validation"}
+        assert all(row.split == split_of[row.image_id] for row in rows)
+        assert all(row.source == "correction" for row in rows if row.split == "validation")
+    cdl, joint = (trained.snapshot.rows for trained in outcome.trained)
+    assert not [row for row in cdl if row.source == "correction" and row.split == "train"]
+    assert len([row for row in joint if row.source == "correction" and row.split == "train"]) == 10
+
+
+def test_what_reaches_the_network_is_of_training_wells(
+    tiny: Tiny, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by the snapshot's word: by the pixels that ``fit`` gets."""
+    import cytoloop.pipeline.training as training
+    from cytoloop.adapters.images import read_image
+
+    fitted: list[bytes] = []
+    fit = training.fit
+
+    def spy(config: Any, items: Any, **options: Any) -> Any:
+        fitted.extend(item.image_CHW.tobytes() for item in items)
+        return fit(config, items, **options)
+
+    monkeypatch.setattr(training, "fit", spy)
+    correct_all_splits(tiny)
+    run(tiny)
+    pixels = {
+        split: {
+            read_image(record, tiny.assay).tobytes()
+            for record in tiny.store.images.all(tiny.name, [split])  # type: ignore[list-item]
+        }
+        for split in ("train", "validation", "contest", "sealed")
+    }
+    assert set(fitted) == pixels["train"]
+    assert not set(fitted) & (pixels["validation"] | pixels["contest"] | pixels["sealed"])
+
+
+def test_a_lost_webhook_is_learned_from_all_the_same(tiny: Tiny, quick: None) -> None:
+    assert tiny.studio.listener is None
+    items = correct(tiny, "train", 2)
+    outcome = run(tiny)
+    assert methods(outcome) == ["cdl", "joint"]
+    rows = outcome.trained[-1].snapshot.rows
+    assert {(r.image_id, r.tile) for r in rows if r.source == "correction"} == {
+        (item.image_id, item.tile) for item in items
+    }
+
+
+# --- what to train ---
+
+
+def test_without_corrections_a_cdl_is_trained_alone(tiny: Tiny, quick: None) -> None:
+    outcome = run(tiny)
+    assert methods(outcome) == ["cdl"]
+    assert outcome.outcome == "kept"
+    assert "4 are needed" in outcome.reason
+
+
+def test_with_nothing_new_nothing_is_trained(tiny: Tiny, said: Said) -> None:
+    said.by_method = {"cdl": said.nothing, "joint": said.nothing}
+    correct_all_splits(tiny)
+    run(tiny)
+    before = tiny.store.models.all(tiny.name)
+    outcome = run(tiny)
+    assert outcome.trained == []
+    assert (outcome.outcome, outcome.decision) == ("not-trained", None)
+    assert "nothing new: 0 correction(s)" in outcome.reason
+    assert tiny.store.models.all(tiny.name) == before
+    assert outcome.active_after == outcome.active_before
+
+
+def test_corrections_of_held_out_wells_are_no_reason_to_train(tiny: Tiny, said: Said) -> None:
+    said.by_method = {"cdl": said.nothing, "joint": said.nothing}
+    correct_all_splits(tiny)
+    run(tiny)
+    correct(tiny, "contest", tile=1)
+    assert run(tiny).trained == []
+
+
+def test_new_corrections_make_a_joint_model_from_the_same_base(tiny: Tiny, quick: None) -> None:
+    correct(tiny, "train", 2)
+    first = run(tiny)
+    correct(tiny, "train", 1, tile=1)
+    second = run(tiny)
+    assert methods(second) == ["joint"]
+    assert second.trained[0].model.parent == first.trained[0].model.version
+    rows = second.trained[0].snapshot.rows
+    assert sum(row.source == "correction" for row in rows) == 3, "all corrections, not only the new one"
+
+
+def test_a_correction_that_was_changed_is_new(tiny: Tiny, quick: None) -> None:
+    (item,) = correct(tiny, "train", 1)
+    run(tiny)
+    tiny.studio.advance(1)
+    tiny.studio.update(1, result=tiny.regions(item)[:1])
+    assert methods(run(tiny)) == ["joint"]
+
+
+def test_fewer_corrections_than_asked_for_train_nothing(tiny: Tiny, quick: None) -> None:
+    policy = replace(POLICY, min_new_corrections=3)
+    correct(tiny, "train", 2)
+    assert methods(run(tiny, policy)) == ["cdl"]
+    assert run(tiny, policy).trained == []
+    correct(tiny, "train", 1, tile=1)
+    assert methods(run(tiny, policy)) == ["joint"]
+
+
+def test_many_more_weak_labels_make_a_new_base(tiny: Tiny, quick: None, tmp_path: Path) -> None:
+    run(tiny)
+    write_fields(tmp_path / "more", [f"E{n:02d}" for n in range(1, 9)])
+    add_plate(tiny, tmp_path / "more")
+    assert methods(run(tiny)) == ["cdl"]
+    assert run(tiny).trained == []
+
+
+def test_another_preset_makes_a_new_base(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network of another shape cannot go on from the old CDL."""
+
+    def preset(name: str, method: Any, assay: Any, seed: int, **_: Any) -> Any:
+        config = replace(smoke(method, assay, seed), crop=32, batch=2, epochs=1, steps_per_epoch=2)
+        return replace(config, network=replace(config.network, width=8 if name == "smoke" else 4))
+
+    monkeypatch.setattr(trainer.cycle, "preset", preset)
+    correct(tiny, "train", 1)
+    run(tiny)
+    correct(tiny, "train", 1, tile=1)
+    assert methods(run(tiny, replace(POLICY, preset="fast"))) == ["cdl", "joint"]
+
+
+# --- the contest ---
+
+
+def test_a_winning_challenger_is_promoted_and_published(tiny: Tiny, said: Said) -> None:
+    said.by_method = {"cdl": said.nothing, "joint": said.truth}
+    correct_all_splits(tiny)
+    outcome = run(tiny)
+    cdl, joint = (trained.model.version for trained in outcome.trained)
+    assert (outcome.outcome, outcome.challenger, outcome.active_after) == ("promoted", joint, joint)
+    assert outcome.reason.startswith("promoted: mean IoU 1.00 against 0.7")
+    assert (status(tiny, joint), status(tiny, cdl)) == ("active", "rejected")
+    assert status(tiny, outcome.active_before) == "retired"
+    assert outcome.published_tasks == 60, "80 items, 20 of them finished"
+    check_in_force(tiny, joint)
+    batch = tiny.store.publications.batch(tiny.name, "default")
+    assert batch is not None
+    assert batch["version"] == joint
+
+
+def test_the_better_one_on_validation_is_the_challenger(tiny: Tiny, said: Said) -> None:
+    said.by_method = {"cdl": said.truth, "joint": said.nothing}
+    correct_all_splits(tiny)
+    outcome = run(tiny)
+    assert outcome.challenger == outcome.trained[0].model.version, "the CDL, although the joint is newer"
+
+
+def test_a_losing_challenger_is_rejected_and_nothing_changes(tiny: Tiny, said: Said) -> None:
+    said.by_method = {"cdl": said.nothing, "joint": said.nothing}
+    correct_all_splits(tiny)
+    tiny.intake.reconcile(tiny.assay)
+    cip = tiny.store.models.active(tiny.name).version
+    predictions = dict(tiny.studio.predictions)
+    outcome = run(tiny)
+    assert (outcome.outcome, outcome.active_after) == ("kept", cip)
+    assert "not better than it" in outcome.reason
+    assert {status(tiny, t.model.version) for t in outcome.trained} == {"rejected"}
+    assert outcome.published_tasks == 0
+    check_in_force(tiny, cip)
+    assert {n: p for n, p in tiny.studio.predictions.items() if n in predictions} == predictions
+
+
+def test_with_too_few_contest_wells_the_candidates_wait(tiny: Tiny, said: Said) -> None:
+    said.by_method = {"cdl": said.nothing, "joint": said.truth}
+    for split, count in (("train", 3), ("validation", 3), ("contest", 3)):
+        correct(tiny, split, count)  # type: ignore[arg-type]
+    waiting = run(tiny)
+    assert waiting.outcome == "kept"
+    assert "4 are needed (1 more)" in waiting.reason
+    assert {status(tiny, t.model.version) for t in waiting.trained} == {"candidate"}
+    correct(tiny, "contest")
+    decided = run(tiny)
+    assert decided.trained == []
+    assert (decided.outcome, decided.challenger) == ("promoted", waiting.trained[1].model.version)
+    check_in_force(tiny, decided.active_after)
+
+
+def test_a_validation_nobody_could_judge_counts_for_nothing(tiny: Tiny, said: Said) -> None:
+    """All pixels ignored: the mean IoU is not a number, and must not decide who the challenger is."""
+    from labelstudio_config.payloads import prediction_result
+
+    said.by_method = {"cdl": said.nothing, "joint": said.truth}
+    correct(tiny, "train", 1)
+    correct(tiny, "contest")
+    record = tiny.store.images.all(tiny.name, ["validation"])[0]
+    unsure_HW = np.full((32, 40), 255, np.uint8)
+    tiny.studio.annotate(
+        tiny.task_of(Item(image_id=record.image_id, tile=0)), prediction_result(unsure_HW, tiny.assay)
+    )
+    outcome = run(tiny)
+    assert outcome.challenger == outcome.trained[-1].model.version, "the newest"
+
+
+# --- what goes wrong ---
+
+
+def test_a_cycle_whose_publication_is_cut_off_leaves_the_old_version_in_force(
+    tiny: Tiny, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said.by_method = {"cdl": said.nothing, "joint": said.truth}
+    correct_all_splits(tiny)
+    cip = tiny.store.models.active(tiny.name).version
+    push = tiny.studio.push_predictions
+
+    def half(project_id: int, predictions: Any) -> int:
+        push(project_id, predictions[:5])
+        raise LabelStudioUnavailable("Label Studio: POST import/predictions: timed out")
+
+    monkeypatch.setattr(tiny.studio, "push_predictions", half)
+    with pytest.raises(LabelStudioUnavailable):
+        run(tiny)
+    assert (tiny.store.models.active(tiny.name).version, tiny.studio.model_version) == (cip, cip)
+    monkeypatch.setattr(tiny.studio, "push_predictions", push)
+    outcome = run(tiny)
+    assert outcome.trained == [], "the candidate that won is still there"
+    assert outcome.outcome == "promoted"
+    assert any("undid the half publication" in note for note in outcome.notes)
+    check_in_force(tiny, outcome.active_after)
+
+
+def test_a_cycle_that_finishes_an_earlier_publication_knows_who_serves(
+    tiny: Tiny, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said.by_method = {"cdl": said.nothing, "joint": said.truth}
+    correct_all_splits(tiny)
+    monkeypatch.setattr(tiny.studio, "delete_model_version", _refuse)
+    activate = tiny.store.models.activate
+    monkeypatch.setattr(tiny.store.models, "activate", _refuse)
+    with pytest.raises(LabelStudioUnavailable):
+        run(tiny)
+    monkeypatch.undo()
+    assert tiny.store.models.activate == activate
+    outcome = run(tiny)
+    (joint,) = (m.version for m in tiny.store.models.all(tiny.name) if m.method == "joint")
+    assert (outcome.active_before, outcome.active_after) == (joint, joint)
+    assert any("finished the publication" in note for note in outcome.notes)
+    check_in_force(tiny, joint)
+
+
+def _refuse(*_: Any) -> None:
+    raise LabelStudioUnavailable("Label Studio: cut off")
+
+
+def test_a_task_deleted_unheard_does_not_hold_up_an_interrupted_publication(
+    tiny: Tiny, quick: None, tmp_path: Path
+) -> None:
+    """More items of the version in force were being pushed when all stopped; one of them is gone since."""
+    write_fields(tmp_path / "more", ["E01"])
+    add_plate(tiny, tmp_path / "more")
+    tiny.studio.crash = (len(tiny.studio.calls) + 2, "before")
+    with pytest.raises(LabelStudioUnavailable):
+        tiny.publish_active()
+    tiny.studio.crash = None
+    tiny.studio.delete_task(tiny.task_of(Item(image_id="P-E01", tile=2)))
+    outcome = run(tiny)
+    assert any("finished the publication" in note for note in outcome.notes)
+    held = tiny.studio.prediction_tasks(3, outcome.active_after)
+    assert {tiny.task_of(Item(image_id="P-E01", tile=tile)) for tile in (0, 1, 3)} <= held
+
+
+def test_progress_is_told_and_grows(tiny: Tiny, quick: None) -> None:
+    told: list[tuple[str, float]] = []
+    cycle_id = tiny.store.cycles.ask(tiny.name, "test")
+    tiny.store.cycles.start(cycle_id)
+    Cycle(
+        tiny.store,
+        tiny.registry,
+        tiny.studio,
+        tiny.intake,
+        tiny.assay,
+        POLICY,
+        device="cpu",
+        progress=lambda step, share: told.append((step, share)),
+    ).run(cycle_id)
+    shares = [share for _, share in told]
+    assert shares == sorted(shares)
+    assert 0 <= shares[0] <= shares[-1] <= 1
+    assert any("epoch 1/1" in step for step, _ in told)

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import Tiny, make_tiny
+
+import trainer.cycle
+import trainer.schedule
+from cytoloop.commands.servers import run_trainer
+from cytoloop.domain.errors import LabelStudioRefused, StateError
+from cytoloop.domain.types import Item
+from cytoloop.domain.worklist import QueuePolicy
+from trainer.cycle import CyclePolicy
+from trainer.presets import smoke
+from trainer.schedule import Trainer, build
+
+POLICY = CyclePolicy(preset="smoke", queue=QueuePolicy(size=4))
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[Tiny]:
+    made = make_tiny(tmp_path)
+    made.publish_active(POLICY.queue)
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def worker(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer]:
+    """The real trainer on the tiny home; trainings of two steps."""
+
+    def preset(name: str, method: Any, assay: Any, seed: int, **_: Any) -> Any:
+        return replace(smoke(method, assay, seed), crop=32, batch=2, epochs=1, steps_per_epoch=2)
+
+    monkeypatch.setattr(trainer.cycle, "preset", preset)
+    monkeypatch.setattr(trainer.schedule, "LabelStudioClient", lambda url, token: tiny.studio)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    made = Trainer(tiny.settings, POLICY)
+    yield made
+    made.close()
+    torch.set_num_threads(threads)
+
+
+def states(tiny: Tiny) -> list[str]:
+    return [row["state"] for row in tiny.store.cycles.all(tiny.name)]
+
+
+def correct(tiny: Tiny, count: int, tile: int = 0) -> None:
+    for record in tiny.store.images.all(tiny.name)[:count]:
+        tiny.correct(Item(image_id=record.image_id, tile=tile))
+
+
+# --- one cycle ---
+
+
+def test_a_cycle_is_run_to_its_report(tiny: Tiny, worker: Trainer) -> None:
+    cycle_id = tiny.store.cycles.ask(tiny.name, "test")
+    assert worker.report_path(cycle_id) is None
+    told: list[str] = []
+    outcome = worker.run_one(cycle_id, lambda step, share: told.append(step))
+    row = tiny.store.cycles.get(cycle_id)
+    assert (row["state"], row["outcome"], row["progress"]) == ("done", "kept", 1.0)
+    assert row["reason"] == outcome.reason
+    assert row["started_at"] <= row["finished_at"]
+    page = worker.report_path(cycle_id)
+    assert page is not None
+    assert outcome.reason[1:] in page.read_text(encoding="utf-8")
+    assert told[0] == "reconcile"
+
+
+@pytest.mark.parametrize("error", [LabelStudioRefused("no"), RuntimeError("out of memory"), SystemExit(0)])
+def test_a_failing_cycle_says_so_and_changes_nothing(
+    tiny: Tiny, worker: Trainer, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(trainer.cycle, "train_version", fail)
+    before = tiny.store.models.active(tiny.name)
+    cycle_id = tiny.store.cycles.ask(tiny.name, "test")
+    with pytest.raises(type(error)):
+        worker.run_one(cycle_id)
+    row = tiny.store.cycles.get(cycle_id)
+    assert (row["state"], row["outcome"], row["reason"]) == ("failed", "failed", str(error))
+    assert tiny.store.models.active(tiny.name) == before
+    assert tiny.studio.model_version == before.version
+    monkeypatch.undo()
+
+
+def test_one_cycle_at_a_time(tiny: Tiny, worker: Trainer) -> None:
+    first = tiny.store.cycles.ask(tiny.name, "a")
+    tiny.store.cycles.start(first)
+    second = tiny.store.cycles.ask(tiny.name, "b")
+    with pytest.raises(StateError, match=f"cycle {first} is running"):
+        worker.run_one(second)
+    assert tiny.store.cycles.get(second)["state"] == "queued", "it waits, it has not failed"
+
+
+# --- looking ---
+
+
+def test_a_look_runs_what_was_asked_for(tiny: Tiny, worker: Trainer) -> None:
+    tiny.store.cycles.ask(tiny.name, "test")
+    worker.look(100)
+    assert states(tiny) == ["done"]
+    worker.look(100)
+    assert states(tiny) == ["done"]
+
+
+def test_a_look_finds_what_webhooks_lost_and_asks_when_enough_is_new(tiny: Tiny, worker: Trainer) -> None:
+    correct(tiny, 2)
+    worker.look(3)
+    assert states(tiny) == []
+    assert len(tiny.store.corrections.standing(tiny.name)) == 2
+    correct(tiny, 1, tile=1)
+    worker.look(3)
+    assert states(tiny) == ["done"]
+    assert tiny.store.cycles.all(tiny.name)[0]["asked_by"] == "schedule"
+    worker.look(3)
+    assert states(tiny) == ["done"], "what a cycle saw is not new"
+
+
+def test_a_look_applies_events(tiny: Tiny, worker: Trainer) -> None:
+    tiny.listen()
+    correct(tiny, 1)
+    worker.look(100)
+    assert tiny.store.corrections.last_event() == tiny.store.inbox.last() == 1
+
+
+def test_a_look_refills_a_batch_by_the_policy(tiny: Tiny, worker: Trainer) -> None:
+    batch = tiny.store.publications.batch(tiny.name, "default")
+    assert batch is not None
+    for item in batch["items"]:
+        tiny.correct(item)
+    worker.look(100)
+    refilled = tiny.store.publications.batch(tiny.name, "default")
+    assert refilled is not None
+    assert len(refilled["items"]) == 4
+    assert not set(refilled["items"]) & set(batch["items"])
+
+
+def test_a_look_is_put_off_while_label_studio_is_down(
+    tiny: Tiny, worker: Trainer, caplog: pytest.LogCaptureFixture
+) -> None:
+    tiny.studio.is_down = True
+    worker.look(1)
+    assert "look put off assay=tiny" in caplog.text
+    tiny.studio.is_down = False
+    correct(tiny, 1)
+    worker.look(1)
+    assert states(tiny) == ["done"]
+
+
+def test_a_failing_cycle_is_not_run_again_at_every_look(
+    tiny: Tiny, worker: Trainer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise LabelStudioRefused("no")
+
+    monkeypatch.setattr(trainer.cycle, "train_version", fail)
+    correct(tiny, 2)
+    worker.look(2)
+    assert "cycle failed" in caplog.text
+    worker.look(2)
+    assert states(tiny) == ["failed"], "only new corrections make it try again"
+    correct(tiny, 2, tile=1)
+    worker.look(2)
+    assert states(tiny) == ["failed", "failed"]
+
+
+def test_a_cycle_that_was_abandoned_is_asked_for_again(tiny: Tiny, worker: Trainer) -> None:
+    correct(tiny, 2)
+    worker._intake.reconcile(tiny.assay)
+    tiny.store.cycles.start(tiny.store.cycles.ask(tiny.name, "test"))
+    tiny.store.cycles.close_abandoned()
+    worker.look(2)
+    assert states(tiny) == ["failed", "done"]
+
+
+def test_a_broken_assay_does_not_hold_up_the_others(
+    tiny: Tiny, worker: Trainer, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = replace(tiny.assay, name="another")
+    tiny.store.assays.ensure(broken)  # its file is gone
+    tiny.store.cycles.ask(tiny.name, "test")
+    worker.look(100)
+    assert "look failed assay=another" in caplog.text
+    assert states(tiny) == ["done"]
+
+
+# --- the process ---
+
+
+def test_the_scheduler_has_one_job_that_never_runs_beside_itself() -> None:
+    scheduler = build(lambda: None, 7)
+    (job,) = scheduler.get_jobs()
+    assert job.trigger.interval.total_seconds() == 7
+    job_options = {
+        key: getattr(job, key, None) for key in ("max_instances", "coalesce", "misfire_grace_time")
+    }
+    assert job_options == {"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
+
+
+@pytest.fixture
+def run_alone(tiny: Tiny, worker: Trainer, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """``cytoloop trainer`` with a scheduler that looks once more, then ends; no signals, no log files."""
+    order: list[str] = []
+
+    class Once:
+        def __init__(self, look: Any) -> None:
+            self.look = look
+
+        def start(self) -> None:
+            order.append("scheduled")
+            self.look()
+
+    monkeypatch.setattr(trainer.schedule, "Trainer", lambda settings: worker)
+    monkeypatch.setattr(trainer.schedule, "build", lambda look, every: Once(look))
+    monkeypatch.setattr("cytoloop.commands.servers.configure_logging", lambda *_, **__: None)
+    monkeypatch.setattr("cytoloop.commands.servers.signal.signal", lambda *_: None)
+    monkeypatch.setattr(worker, "close", lambda: order.append("closed"))
+    yield order
+    monkeypatch.undo()
+
+
+def test_a_cycle_that_a_stopped_trainer_left_is_closed_at_the_start(tiny: Tiny, run_alone: list[str]) -> None:
+    left = tiny.store.cycles.ask(tiny.name, "test")
+    tiny.store.cycles.start(left)
+    run_trainer(tiny.settings, 100, 15)
+    row = tiny.store.cycles.get(left)
+    assert (row["state"], row["outcome"]) == ("failed", "abandoned")
+    assert run_alone == ["scheduled", "closed"]
+
+
+def test_a_bug_in_a_cycle_does_not_end_the_trainer(
+    tiny: Tiny, run_alone: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a bug")
+
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(trainer.cycle, "train_version", fail)
+    cycle_id = tiny.store.cycles.ask(tiny.name, "test")
+    run_trainer(tiny.settings, 100, 15)
+    assert tiny.store.cycles.get(cycle_id)["reason"] == "a bug"
+    assert run_alone == ["scheduled", "closed"]

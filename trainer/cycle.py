@@ -1,0 +1,364 @@
+"""One training cycle, start to report; reads top to bottom like the figure in the README.
+
+reconcile -> snapshot -> train -> contest with the active version -> promote or reject, with the
+reason -> publish -> report. The schedule says when to look; ``run_cycle`` decides whether to train.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from time import perf_counter
+
+from cytoloop.adapters.registry import Registry
+from cytoloop.adapters.store import Store, StoredCorrection
+from cytoloop.domain.assay import Assay
+from cytoloop.domain.metrics import Evaluation, confusion_matrix, evaluate, number_or_none
+from cytoloop.domain.ports import LabelStudio
+from cytoloop.domain.promotion import ContestDecision, ContestItem, ContestPolicy, decide
+from cytoloop.domain.snapshot import make_snapshot
+from cytoloop.domain.types import Method, ModelVersion, Split, TrainingSnapshot
+from cytoloop.domain.worklist import QueuePolicy
+from cytoloop.nn.fit import EpochReport, FitResult
+from cytoloop.pipeline.cip_version import ensure_cip_version
+from cytoloop.pipeline.judging import JudgedItem, corrections_of, judged_items
+from cytoloop.pipeline.predictors import Predictor, load_predictor
+from cytoloop.pipeline.training import train_version
+from cytoloop.pipeline.weak_labels import weak_label_store, weak_masks
+from labelstudio_config.intake import Intake
+from labelstudio_config.publish import publish, refill, resume
+from trainer.presets import WEAK_WEIGHT, preset
+from trainer.report import Outcome
+
+logger = logging.getLogger(__name__)
+Progress = Callable[[str, float], None]
+
+WEAK_GROWTH = 1.25
+"""A CDL is made anew once there are this many times the weak labels it saw."""
+
+TRAIN_FROM: dict[Method, float] = {"cdl": 0.05, "mdl": 0.4, "joint": 0.4}
+"""Share of a cycle that is done when a run begins; each takes 0.35."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CyclePolicy:
+    """What a cycle may do."""
+
+    contest: ContestPolicy = field(default_factory=ContestPolicy)
+    queue: QueuePolicy = field(default_factory=QueuePolicy)
+    min_new_corrections: int = 1
+    """Corrections of training wells that no model has seen, below which a cycle trains nothing."""
+    preset: str | None = None
+    """Instead of the assay's."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A run of this cycle."""
+
+    model: ModelVersion
+    result: FitResult
+    snapshot: TrainingSnapshot
+
+
+@dataclass(slots=True, kw_only=True)
+class CycleOutcome:
+    """What one cycle did; ``trainer.telling`` makes the report of it."""
+
+    cycle_id: str
+    assay: Assay
+    started_at: datetime
+    active_before: str
+    active_after: str
+    outcome: Outcome = "not-trained"
+    reason: str = ""
+    trained: list[Trained] = field(default_factory=list)
+    decision: ContestDecision | None = None
+    challenger: str | None = None
+    evaluations: dict[tuple[str, Split], Evaluation] = field(default_factory=dict)
+    judged: dict[tuple[str, Split], Sequence[JudgedItem]] = field(default_factory=dict)
+    published_tasks: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+class Cycle:
+    """One cycle of one assay, with everything it needs handed in."""
+
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        label_studio: LabelStudio,
+        intake: Intake,
+        assay: Assay,
+        policy: CyclePolicy,
+        *,
+        device: str = "auto",
+        progress: Progress | None = None,
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._label_studio = label_studio
+        self._intake = intake
+        self._assay = assay
+        self._policy = policy
+        self._device = device
+        self._tell = progress or (lambda step, share: None)
+        self._predictors: dict[str, Predictor] = {}
+        self._judgements: dict[tuple[str, Split], list[JudgedItem]] = {}
+
+    def run(self, cycle_id: str) -> CycleOutcome:
+        """Do the cycle. The store's cycle row is the caller's to open and close."""
+        assay, store = self._assay, self._store
+        active = store.models.active(assay.name)
+        outcome = CycleOutcome(
+            cycle_id=cycle_id,
+            assay=assay,
+            started_at=datetime.now(UTC),
+            active_before=active.version,
+            active_after=active.version,
+        )
+        with self._step(outcome, "reconcile", 0.0):
+            # First what people did: a deleted task would refuse the rest of an interrupted publication.
+            self._intake.drain()
+            self._intake.reconcile(assay)
+            resumed = resume(self._label_studio, store, assay)
+            if resumed:
+                outcome.notes.append(f"An earlier cycle was interrupted: {resumed}.")
+            weak_label_store(store, assay)
+            active = store.models.active(assay.name)
+            outcome.active_before = outcome.active_after = active.version
+        with self._step(outcome, "train", 0.05):
+            self._train(outcome)
+        with self._step(outcome, "contest", 0.75):
+            challenger = self._choose_challenger(active)
+            if challenger is not None:
+                self._contest(outcome, challenger, active)
+        if outcome.decision is not None and outcome.decision.promote and challenger is not None:
+            with self._step(outcome, "publish", 0.85):
+                self._publish(outcome, challenger)
+        with self._step(outcome, "refill", 0.95):
+            refill(self._label_studio, store, assay, self._policies())
+        with self._step(outcome, "measure", 0.97):
+            self._measure(outcome)
+        return outcome
+
+    # --- train ---------------------------------------------------------------------------------------
+
+    def _train(self, outcome: CycleOutcome) -> None:
+        """A CDL where there is none (or many more weak labels), then a joint model of new corrections.
+
+        Another preset may shape the network otherwise, which then cannot go on from the old CDL.
+        """
+        base = self._newest("cdl")
+        weak = self._training_weak()
+        if (
+            base is None
+            or base.config.get("preset") != self._preset_name
+            or len(weak) >= WEAK_GROWTH * base.config.get("weak_rows", 0)
+        ):
+            base = self._fit(outcome, "cdl", None)
+        fresh = self._unseen_corrections()
+        if len(fresh) >= self._policy.min_new_corrections:
+            self._fit(outcome, "joint", base)
+        elif not outcome.trained:
+            outcome.reason = (
+                f"nothing new: {len(fresh)} correction(s) of training wells since the last model, "
+                f"expected at least {self._policy.min_new_corrections}"
+            )
+
+    def _training_weak(self) -> list[str]:
+        split = {record.image_id: record.split for record in self._store.images.all(self._assay.name)}
+        return [image_id for image_id in weak_masks(self._store, self._assay) if split[image_id] == "train"]
+
+    def _unseen_corrections(self) -> list[StoredCorrection]:
+        """Corrections of training wells that the newest joint or MDL model did not learn from."""
+        standing = self._store.corrections.standing(self._assay.name).values()
+        newest = self._newest("joint", "mdl")
+        since = newest.created_at if newest is not None else None
+        teaching = [c for c in standing if c.split == "train"]
+        if since is None:
+            return teaching
+        seen = self._store.models.snapshot_masks(newest.snapshot if newest else None)
+        return [c for c in teaching if (c.item, c.mask) not in seen]
+
+    def _fit(self, outcome: CycleOutcome, method: Method, base: ModelVersion | None) -> ModelVersion:
+        corrected = {item: c.mask for item, c in self._store.corrections.standing(self._assay.name).items()}
+        splits = {record.image_id: record.split for record in self._store.images.all(self._assay.name)}
+        snapshot = make_snapshot(
+            self._assay.name, method, weak_masks(self._store, self._assay), corrected, splits
+        )
+        name = self._preset_name
+        model, result = train_version(
+            self._store,
+            self._registry,
+            self._assay,
+            snapshot,
+            method=method,
+            preset=name,
+            config=preset(
+                name,
+                method,
+                self._assay,
+                self._policy.seed,
+                is_validated=any(row.split == "validation" for row in snapshot.rows),
+            ),
+            weak_weight=WEAK_WEIGHT[method],
+            base=base,
+            device=self._device,
+            progress=lambda epoch: self._tell_epoch(method, epoch),
+        )
+        outcome.trained.append(Trained(model=model, result=result, snapshot=snapshot))
+        return model
+
+    def _tell_epoch(self, method: Method, epoch: EpochReport) -> None:
+        clean = "" if epoch.validation is None else f" clean validation {epoch.validation:.3f}"
+        logger.info(
+            "epoch %d/%d method=%s loss=%.4f%s seconds_left=%.0f",
+            epoch.epoch,
+            epoch.epochs,
+            method,
+            epoch.loss,
+            clean,
+            epoch.seconds_left,
+        )
+        self._tell(
+            f"train {method}: epoch {epoch.epoch}/{epoch.epochs}, loss {epoch.loss:.3f}{clean}",
+            TRAIN_FROM[method] + 0.35 * epoch.epoch / epoch.epochs,
+        )
+
+    # --- contest -------------------------------------------------------------------------------------
+
+    def _choose_challenger(self, active: ModelVersion) -> ModelVersion | None:
+        """The candidate that is best on validation; without corrections there, the newest one."""
+        candidates = [
+            model
+            for model in self._store.models.all(self._assay.name)
+            if model.status == "candidate" and model.version != active.version
+        ]
+        scores = {}
+        for model in candidates:
+            evaluation = self._evaluation(model, "validation")
+            mean_iou = number_or_none(evaluation.dataset.mean_iou) if evaluation else None
+            scores[model.version] = mean_iou or 0.0  # none where every pixel was left out as doubtful
+        return max(candidates, key=lambda m: (scores[m.version], m.created_at), default=None)
+
+    def _contest(self, outcome: CycleOutcome, challenger: ModelVersion, active: ModelVersion) -> None:
+        class_count = self._assay.class_count
+        items = [
+            ContestItem(
+                image_id=mine.correction.item.image_id,
+                tile=mine.correction.item.tile,
+                group=mine.correction.group,
+                confusion_challenger=confusion_matrix(mine.truth_HW, mine.pred_HW, class_count),
+                confusion_active=confusion_matrix(theirs.truth_HW, theirs.pred_HW, class_count),
+            )
+            for mine, theirs in zip(
+                self._judged(challenger, "contest"), self._judged(active, "contest"), strict=True
+            )
+        ]
+        decision = decide(items, self._policy.contest, self._assay.class_names)
+        outcome.decision = decision
+        outcome.challenger = challenger.version
+        outcome.outcome = "promoted" if decision.promote else "kept"
+        outcome.reason = decision.reason
+        self._store.models.add_contest(
+            self._assay.name,
+            outcome.cycle_id,
+            challenger.version,
+            active.version,
+            decision.promote,
+            decision.reason,
+            decision.to_dict(),
+        )
+        enough = decision.groups >= self._policy.contest.min_groups
+        if not decision.promote and enough:
+            self._store.models.set_status(challenger.version, "rejected")
+        self._retire_other_candidates(challenger, decided=enough)
+        logger.info(
+            "contest challenger=%s active=%s: %s", challenger.version, active.version, decision.reason
+        )
+
+    def _retire_other_candidates(self, challenger: ModelVersion, *, decided: bool) -> None:
+        """A candidate that lost to the challenger on validation does not come back, unless all wait."""
+        if not decided:
+            return
+        for model in self._store.models.all(self._assay.name):
+            if model.status == "candidate" and model.version != challenger.version:
+                self._store.models.set_status(model.version, "rejected")
+
+    # --- publish, measure ----------------------------------------------------------------------------
+
+    def _publish(self, outcome: CycleOutcome, challenger: ModelVersion) -> None:
+        outcome.published_tasks = publish(
+            self._label_studio,
+            self._store,
+            self._assay,
+            self._predictor(challenger),
+            self._policies(),
+            lambda step, done, total: self._tell(f"{step} {done}/{total}", 0.85 + 0.1 * done / max(total, 1)),
+        )
+        outcome.active_after = challenger.version
+
+    def _measure(self, outcome: CycleOutcome) -> None:
+        """CIP, the CDL, the challenger and both active versions, on every held-out split."""
+        shown = [ensure_cip_version(self._store, self._registry, self._assay), self._newest("cdl")]
+        shown += [
+            self._store.models.get(name)
+            for name in (outcome.challenger, outcome.active_before, outcome.active_after)
+            if name
+        ]
+        for model in {m.version: m for m in shown if m is not None}.values():
+            for split in ("validation", "contest", "sealed"):
+                evaluation = self._evaluation(model, split)
+                if evaluation is not None:
+                    outcome.evaluations[model.version, split] = evaluation
+                    outcome.judged[model.version, split] = self._judged(model, split)
+
+    def _evaluation(self, model: ModelVersion, split: Split) -> Evaluation | None:
+        judged = self._judged(model, split)
+        if not judged:
+            return None
+        return evaluate(((j.name, j.truth_HW, j.pred_HW) for j in judged), self._assay.class_names)
+
+    def _judged(self, model: ModelVersion, split: Split) -> Sequence[JudgedItem]:
+        key = (model.version, split)
+        if key not in self._judgements:  # corrections do not change within a cycle: reconcile was first
+            corrections = corrections_of(self._store, self._assay, split)
+            self._judgements[key] = list(
+                judged_items(self._store, self._assay, self._predictor(model), corrections)
+            )
+        return self._judgements[key]
+
+    def _predictor(self, model: ModelVersion) -> Predictor:
+        if model.version not in self._predictors:
+            self._predictors[model.version] = load_predictor(
+                self._store, self._registry, self._assay, model, self._device
+            )
+        return self._predictors[model.version]
+
+    # --- small things --------------------------------------------------------------------------------
+
+    @property
+    def _preset_name(self) -> str:
+        return self._policy.preset or self._assay.training_preset
+
+    def _policies(self) -> dict[str, QueuePolicy]:
+        return dict.fromkeys(self._assay.queues, self._policy.queue)
+
+    def _newest(self, *methods: Method) -> ModelVersion | None:
+        models = [m for m in self._store.models.all(self._assay.name) if m.method in methods]
+        return models[-1] if models else None
+
+    @contextmanager
+    def _step(self, outcome: CycleOutcome, name: str, share: float) -> Iterator[None]:
+        self._store.cycles.step(outcome.cycle_id, name, share)
+        self._tell(name, share)
+        begun = perf_counter()
+        yield
+        outcome.seconds[name] = perf_counter() - begun
