@@ -1,0 +1,438 @@
+"""The command line: parsing only; each command is imported when called."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cytoloop import __version__
+from cytoloop.commands.context import Context
+from cytoloop.domain.errors import ConfigError, CytoloopError
+
+EXIT_BUG = 3
+EXIT_INTERRUPTED = 130
+METHODS = ("cdl", "mdl", "joint")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def shared(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--home`` and ``--json``, before or after the command's name."""
+
+    @click.option(
+        "--home",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Home folder [CYTOLOOP_HOME, ./cytoloop-home].",
+    )
+    @click.option(
+        "--json", "as_json", is_flag=True, help="One JSON document on stdout; progress goes to stderr."
+    )
+    @functools.wraps(command)
+    def wrapped(home: Path | None, as_json: bool, **options: Any) -> Any:
+        context = click.get_current_context().ensure_object(Context)
+        context.update(home, as_json)
+        return command(context, **options)
+
+    return wrapped
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Home folder [CYTOLOOP_HOME, ./cytoloop-home].",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; progress goes to stderr.")
+@click.version_option(__version__, prog_name="cytoloop")
+@click.pass_context
+def cli(ctx: click.Context, home: Path | None, as_json: bool) -> None:
+    """From conventional image processing to an expert-grade segmentation model, in a loop.
+
+    Start here:  cytoloop up --demo
+    """
+    ctx.ensure_object(Context).update(home, as_json)
+
+
+def folder(**options: Any) -> Any:
+    """A folder on the command line."""
+    return click.Path(path_type=Path, file_okay=False, **options)
+
+
+@cli.command()
+@click.option("--demo", is_flag=True, help="Simulate a Rosella plate and fill the home with it.")
+@click.option("--data", type=folder(exists=True), help="Fill the home with this plate.")
+@click.option("--assay", help="Assay of --data (rosella, cells2ch, nuclei, or one of your own).")
+@click.option(
+    "--images", type=click.IntRange(8), default=40, show_default=True, help="Images of the simulated plate."
+)
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of Label Studio [a free one].")
+@click.option("--backend-port", type=click.IntRange(1, 65535), help="Port of the backend [a free one].")
+@click.option(
+    "--label-studio",
+    type=click.Path(path_type=Path, exists=True),
+    help="Label Studio's environment or command [.venv-studio].",
+)
+@click.option(
+    "--train/--no-train",
+    default=True,
+    show_default=True,
+    help="Train the first model before the login is printed.",
+)
+@click.option(
+    "--stop-after", type=click.FloatRange(0), help="Stop by itself this many seconds after it is up."
+)
+@shared
+def up(context: Context, stop_after: float | None, **options: Any) -> None:
+    """Start and supervise everything on this machine; Ctrl-C stops it all.
+
+    \b
+    cytoloop up --demo
+    cytoloop up --data plates/2024-05-17 --assay rosella
+    """
+    from cytoloop.commands import entry
+
+    entry.up(context, stop_after, **options)
+
+
+@cli.command()
+@click.option(
+    "--images", type=click.IntRange(8), default=40, show_default=True, help="Images of the simulated plate."
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Times the expert works through a batch.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of plate and training.")
+@click.option("--batch", type=click.IntRange(4), default=24, show_default=True, help="Items a batch.")
+@click.option("--preset", help="Numbers of the training runs [the assay's]: fast, smoke.")
+@click.option("--data", type=folder(exists=True), help="A plate with labels/ instead of a simulated one.")
+@click.option("--assay", help="Assay of --data.")
+@click.option(
+    "--label-studio",
+    type=click.Path(path_type=Path, exists=True),
+    help="Label Studio's environment or command [.venv-studio].",
+)
+@shared
+def demo(context: Context, **options: Any) -> None:
+    """Turn the whole loop without hands: a simulated expert corrects from the truth.
+
+    Runs in a home of its own (<home>/demo-…), through the real Label Studio API.
+
+    \b
+    cytoloop demo --images 40 --rounds 3 --seed 0
+    """
+    from cytoloop.commands import entry
+
+    entry.demo(context, **options)
+
+
+@cli.command()
+@shared
+def doctor(context: Context) -> None:
+    """Check tokens, image access, labeling config, webhook, masks, disk, versions; name the fix.
+
+    \b
+    cytoloop doctor
+    """
+    from cytoloop.commands import entry
+
+    entry.doctor(context)
+
+
+@cli.command("simulate-plate")
+@click.argument("out", type=folder())
+@click.option("--preset", default="rosella", show_default=True, help="rosella, or reference-1 (frozen).")
+@click.option("--images", type=click.IntRange(1), default=40, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@shared
+def simulate_plate(context: Context, out: Path, preset: str, images: int, seed: int) -> None:
+    """Simulate a Rosella plate with pixel-exact truth, as 16-bit TIFF.
+
+    \b
+    cytoloop simulate-plate plates/simulated --images 40 --seed 7
+    """
+    from cytoloop.commands import entry
+
+    entry.simulate_plate(context, out, preset, images, seed)
+
+
+@cli.command("import")
+@click.argument("source", metavar="DIR", type=folder(exists=True))
+@click.option("--assay", required=True)
+@shared
+def import_(context: Context, source: Path, assay: str) -> None:
+    """Bring a plate into the store and into Label Studio, pre-annotated.
+
+    \b
+    cytoloop import plates/2024-05-17 --assay rosella
+    """
+    from cytoloop.commands import entry
+
+    entry.import_(context, source, assay)
+
+
+@cli.command("weak-label")
+@click.argument("source", metavar="IN", type=folder(exists=True))
+@click.argument("out", type=folder())
+@click.option("--assay", required=True)
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True)
+@shared
+def weak_label(context: Context, source: Path, out: Path, assay: str, workers: int) -> None:
+    """Conventional image processing on a folder: indexed PNG masks and their provenance.
+
+    \b
+    cytoloop weak-label plates/2024-05-17 weak/ --assay rosella --workers 2
+    """
+    from cytoloop.commands import entry
+
+    entry.weak_label(context, source, out, assay, workers)
+
+
+@cli.command()
+@click.option("--assay", required=True)
+@click.option("--method", type=click.Choice(METHODS), required=True)
+@click.option("--preset", default=None, help="Numbers of the run [the assay's]: fast, smoke.")
+@click.option("--images", type=folder(exists=True), help="A plate; without it the store is used.")
+@click.option("--labels", type=folder(exists=True), help="Expert masks, <image_id>.png.")
+@click.option("--weak", type=folder(exists=True), help="Weak masks, <image_id>.png.")
+@click.option(
+    "--base",
+    type=folder(exists=True),
+    help="Weights of the CDL that a joint run starts from (with --images).",
+)
+@click.option("--out", type=folder(), help="Where the weights go (with --images).")
+@click.option("--device", type=click.Choice(DEVICES), default=None, help="[CYTOLOOP_DEVICE, auto]")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@shared
+def train(context: Context, assay: str, **options: Any) -> None:
+    """One training run, from the store or from folders.
+
+    \b
+    cytoloop train --assay rosella --method cdl
+    cytoloop train --assay rosella --method cdl --images plate --weak weak --out cdl
+    """
+    from cytoloop.commands import entry
+
+    entry.train(context, assay, **options)
+
+
+@cli.command()
+@click.argument("source", metavar="IN", type=folder(exists=True))
+@click.argument("out", type=folder())
+@click.option("--assay", required=True)
+@click.option("--model", help="Version of the home [the active one].")
+@click.option("--weights", type=folder(exists=True), help="Folder that `cytoloop train --out` wrote.")
+@click.option("--device", type=click.Choice(DEVICES), default=None, help="[CYTOLOOP_DEVICE, auto]")
+@shared
+def predict(context: Context, source: Path, out: Path, assay: str, **options: Any) -> None:
+    """Segment a folder of images: indexed PNG masks and scores.csv.
+
+    \b
+    cytoloop predict plates/2024-05-17 masks/ --assay rosella
+    """
+    from cytoloop.commands import entry
+
+    entry.predict(context, source, out, assay, **options)
+
+
+@cli.command()
+@click.option("--truth", type=folder(exists=True), required=True)
+@click.option("--pred", type=folder(exists=True), required=True)
+@click.option("--assay", required=True)
+@shared
+def evaluate(context: Context, truth: Path, pred: Path, assay: str) -> None:
+    """Metrics of masks against expert masks of the same names.
+
+    \b
+    cytoloop evaluate --truth plate/labels --pred masks --assay rosella
+    """
+    from cytoloop.commands import entry
+
+    entry.evaluate(context, truth, pred, assay)
+
+
+@cli.command()
+@click.option("--queue", default="default", show_default=True, help="<queue>, or <assay>/<queue>.")
+@click.option("--expert", help="Who is asking.")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
+@shared
+def worklist(context: Context, queue: str, expert: str | None, limit: int) -> None:
+    """What to open next: ranked, with scores, reasons and links.
+
+    \b
+    cytoloop worklist --queue default --limit 10
+    """
+    from cytoloop.commands import entry
+
+    entry.worklist(context, queue, limit)
+
+
+@cli.command()
+@click.option("--assay", help="[the only one of the home]")
+@shared
+def cycle(context: Context, assay: str | None) -> None:
+    """One training cycle now, in this process.
+
+    \b
+    cytoloop cycle --assay rosella
+    """
+    from cytoloop.commands import entry
+
+    entry.cycle(context, assay)
+
+
+@cli.group()
+def models() -> None:
+    """The model versions of a home.
+
+    \b
+    cytoloop models list
+    """
+
+
+@models.command("list")
+@shared
+def models_list(context: Context) -> None:
+    """Every version, with what became of it.
+
+    \b
+    cytoloop models list
+    """
+    from cytoloop.commands import entry
+
+    entry.models_list(context)
+
+
+@models.command("show")
+@click.argument("version")
+@shared
+def models_show(context: Context, version: str) -> None:
+    """Lineage of one version: snapshot, parent, numbers, contests.
+
+    \b
+    cytoloop models show cdl-20240517-0a1b2c3d
+    """
+    from cytoloop.commands import entry
+
+    entry.models_show(context, version)
+
+
+@cli.command()
+@click.argument("cycle_id", metavar="[CYCLE]", required=False)
+@shared
+def report(context: Context, cycle_id: str | None) -> None:
+    """Render a cycle's report again (the last one's by default) and print its path.
+
+    \b
+    cytoloop report
+    """
+    from cytoloop.commands import entry
+
+    entry.report(context, cycle_id)
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=9090, show_default=True)
+@shared
+def backend(context: Context, host: str, port: int) -> None:
+    """The web process alone.
+
+    \b
+    cytoloop backend --port 9090
+    """
+    from cytoloop.commands.servers import run_backend
+
+    run_backend(context.settings, host, port)
+
+
+@cli.command()
+@click.option(
+    "--every",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="Corrections after which a cycle is due.",
+)
+@click.option(
+    "--look",
+    "look_every_s",
+    type=click.IntRange(1),
+    default=15,
+    show_default=True,
+    help="Seconds between two looks.",
+)
+@shared
+def trainer(context: Context, every: int, look_every_s: int) -> None:
+    """The scheduled process alone: looks, and runs a cycle when one is due.
+
+    \b
+    cytoloop trainer --every 20
+    """
+    from cytoloop.commands.servers import run_trainer
+
+    run_trainer(context.settings, every, look_every_s)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; leave with 0 ok, 1 data or world at fault, 2 usage or configuration, 3 bug, 130 ^C."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    context = Context()
+    try:
+        code = cli.main(args=arguments, prog_name="cytoloop", standalone_mode=False, obj=context)
+        return code if isinstance(code, int) else 0
+    except click.exceptions.Abort:
+        return EXIT_INTERRUPTED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except CytoloopError as error:
+        click.echo(f"cytoloop: {error}", err=True)
+        return error.exit_code
+    except SystemExit as left:
+        if isinstance(left.__context__, BrokenPipeError):
+            return 0  # nobody reads the output any more (| head)
+        return left.code if isinstance(left.code, int) else int(left.code is not None)
+    except OSError as error:  # no space, no permission, no such file: the world, not us
+        click.echo(f"cytoloop: {error}", err=True)
+        return CytoloopError.exit_code
+    except Exception as error:
+        return _bug(error, context)
+
+
+def _bug(error: Exception, context: Context) -> int:
+    """Our fault: the traceback goes to a log file, the screen gets one line that names it."""
+    try:
+        home = context.settings.home
+    except ConfigError:
+        home = context.home or Path("cytoloop-home")
+    log = home / "logs" / "error.log"
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as file:
+            file.write("".join(traceback.format_exception(error)))
+        where = f"the traceback is in {log}"
+    except OSError:
+        logging.getLogger(__name__).exception("bug")
+        where = "the log could not be written"
+    click.echo(f"cytoloop: a bug ({type(error).__name__}: {error}); {where}", err=True)
+    return EXIT_BUG
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,343 @@
+"""One function a command: runs it, shows the outcome to a person or a script.
+
+Each function imports what it needs when called, so that ``--help`` stays quick.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cytoloop.commands.console import print_json, progress_bars, stderr, stdout, table
+from cytoloop.commands.context import Context
+from cytoloop.commands.home import find_assay, open_home
+from cytoloop.domain.errors import CytoloopError, InputError, StateError
+
+if TYPE_CHECKING:
+    from cytoloop.commands.demo import Round
+    from cytoloop.nn.fit import EpochReport
+
+
+class _Failed(CytoloopError):
+    """The command did its work, and the work says no."""
+
+
+def up(context: Context, stop_after: float | None, **options: Any) -> None:
+    """Start everything, fill it, train the first model, print where to go, stay."""
+    from cytoloop.commands import up as upping
+
+    asked = upping.UpOptions(**options)
+    if asked.demo and asked.data:
+        raise InputError("--demo and --data: expected one of them")
+    upping.end_on_sigterm()
+    home_folder = context.settings.home
+    with upping.running_stack(home_folder, asked, stderr.print) as stack:
+        with progress_bars() as tell:
+            filled = upping.fill(stack.home, asked, tell)
+            if filled:
+                upping.give_reference(stack.home, filled[0], filled[1], tell)
+        upping.reconnect(stack.home)
+        # asked for before the trainer starts, so that what the trainer finds due is this one cycle
+        cycle_id = upping.ask_first_cycle(stack.home, filled[0]) if filled and asked.train else None
+        upping.start_trainer(stack)
+        where = upping.address(stack.home)
+        if not context.as_json:
+            _show_address(where)
+        row = None
+        if cycle_id is not None:
+            stderr.print("Training the first model, minutes on two cores; the worklist is open meanwhile.")
+            with progress_bars() as bars:
+                row = upping.follow(stack, cycle_id, bars.step)
+        if context.as_json:
+            print_json({**asdict(where), "first_cycle": row})
+        elif row is not None:
+            _show_first_cycle(row, home_folder)
+        upping.watch(stack, stop_after)
+
+
+def _show_address(where: Any) -> None:
+    for name, url in where.worklists.items():
+        stdout.print(f"Worklist:     {url}   ({name})", soft_wrap=True)
+    stdout.print(f"Label Studio: {where.label_studio}", soft_wrap=True)
+    if where.user:
+        stdout.print(f"Login:        {where.user}   {where.password}", soft_wrap=True)
+    stdout.print("Press Ctrl-C to stop everything.")
+
+
+def _show_first_cycle(row: dict[str, Any], home_folder: Path) -> None:
+    stdout.print(f"First model:  {row['reason']}", soft_wrap=True)
+    if row["report"]:
+        stdout.print(f"Report:       {home_folder / row['report'] / 'report.html'}", soft_wrap=True)
+
+
+def demo(context: Context, **options: Any) -> None:
+    """Turn the loop, a line a round."""
+    from cytoloop.commands.demo import DemoOptions, run_demo
+    from cytoloop.commands.up import end_on_sigterm
+
+    asked = DemoOptions(**options)
+    end_on_sigterm()
+    home_folder = context.settings.home / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
+    if (own_assays := context.settings.home / "assays").is_dir():
+        shutil.copytree(own_assays, home_folder / "assays")
+    begun = time.monotonic()
+    with progress_bars() as bars:
+        rounds, report_path = run_demo(
+            home_folder,
+            asked,
+            stderr.print,
+            bars,
+            bars.step,
+            lambda one: stderr.print(_round_line(one), soft_wrap=True),
+        )
+    if context.as_json:
+        print_json({"rounds": rounds, "report": report_path, "home": home_folder})
+        return
+    stdout.print(_rounds_table(rounds))
+    stdout.print(f"Took {(time.monotonic() - begun) / 60:.1f} min. Report: {report_path}", soft_wrap=True)
+
+
+def _round_line(one: Round) -> str:
+    return f"round {one.round}: mean IoU {one.mean_iou:.3f} with {one.version}; {one.reason}"
+
+
+def _rounds_table(rounds: list[Round]) -> Any:
+    classes = list(rounds[0].class_iou)
+    rows = [
+        [
+            str(one.round),
+            one.version,
+            f"{one.mean_iou:.3f}",
+            *(f"{one.class_iou[name]:.3f}" for name in classes),
+            "" if one.cdl_mean_iou is None else f"{one.cdl_mean_iou:.3f}",
+            str(one.corrections),
+            f"{one.expert_minutes:.0f}",
+            one.outcome,
+        ]
+        for one in rounds
+    ]
+    columns = ["Round", "Serving", "Mean IoU", *classes, "CDL alone", "Corrected", "Expert min", "Outcome"]
+    return table("IoU against the truth on contest and sealed wells", columns, rows)
+
+
+def doctor(context: Context) -> None:
+    """Print every check; fail if one failed."""
+    from cytoloop.commands.doctor import Check, run_doctor
+
+    marks = {"ok": "[green]ok[/green]", "warning": "[yellow]warning[/yellow]", "failed": "[red]failed[/red]"}
+    checks: list[Check] = []
+    with open_home(context.home) as home:
+        for check in run_doctor(home):
+            checks.append(check)
+            if not context.as_json:
+                stdout.print(
+                    f"{marks[check.state]:>8}  [bold]{check.name}[/bold]: {check.detail}", soft_wrap=True
+                )
+                if check.fix:
+                    stdout.print(f"          → {check.fix}", soft_wrap=True)
+    if context.as_json:
+        print_json({"checks": checks})
+    failed = [check.name for check in checks if check.state == "failed"]
+    if failed:
+        raise _Failed(f"{len(failed)} check(s) failed: {', '.join(failed)}")
+
+
+def simulate_plate(context: Context, out: Path, preset: str, images: int, seed: int) -> None:
+    """Write a simulated plate."""
+    from cytoloop.commands.simulate_plate import simulate_plate_command
+
+    with progress_bars() as tell:
+        summary = simulate_plate_command(
+            out, preset, images, seed, lambda done, total: tell("simulate", done, total)
+        )
+    _show(context, summary, f"{images} images of preset {preset}, seed {seed}, in {out}")
+
+
+def import_(context: Context, source: Path, assay_name: str) -> None:
+    """Import a plate."""
+    from cytoloop.commands.importing import import_plate
+    from cytoloop.domain.worklist import QueuePolicy
+
+    with open_home(context.home) as home, progress_bars() as tell:
+        summary = import_plate(home, source, home.load(assay_name), tell, QueuePolicy())
+    groups = ", ".join(f"{count} {split}" for split, count in summary.groups.items())
+    _show(
+        context,
+        summary,
+        f"{summary.images} images ({summary.new_images} new), {summary.new_tasks} new tasks in project "
+        f"{summary.project_id}; wells: {groups}; serving {summary.active_version}",
+    )
+
+
+def weak_label(context: Context, source: Path, out: Path, assay_name: str, workers: int) -> None:
+    """Weak-label a folder; fail if an image could not be read."""
+    from cytoloop.commands.weak_label import weak_label_command
+
+    assay = find_assay(context.settings.home, assay_name)
+    with progress_bars() as tell:
+        summary = weak_label_command(
+            source, out, assay, workers, lambda done, total: tell("weak labels", done, total)
+        )
+    _show(context, summary, f"{len(summary.written)} masks in {out}")
+    if summary.failures:
+        raise _Failed("\n".join(summary.failures))
+
+
+def train(context: Context, assay_name: str, **options: Any) -> None:
+    """One training run, a line an epoch."""
+    from cytoloop.commands.train import TrainOptions, train_from_folders, train_from_store
+
+    settings = context.settings
+    assay = find_assay(settings.home, assay_name)
+    options["preset"] = options["preset"] or assay.training_preset
+    options["device"] = options["device"] or settings.device
+    asked = TrainOptions(**options)
+    if asked.images is None:
+        with open_home(context.home) as home:
+            summary = train_from_store(home, assay, asked, _epoch_line)
+    else:
+        summary = train_from_folders(assay, asked, _epoch_line)
+    clean = (
+        ""
+        if summary.validation_mean_iou is None
+        else f", clean validation mean IoU {summary.validation_mean_iou:.3f}"
+    )
+    _show(
+        context,
+        summary,
+        f"{summary.version or summary.folder}: epoch {summary.best_epoch} kept{clean}, {summary.seconds:.0f} s",
+    )
+
+
+def _epoch_line(epoch: EpochReport) -> None:
+    clean = "" if epoch.validation is None else f"  clean validation {epoch.validation:.3f}"
+    stderr.print(
+        f"epoch {epoch.epoch}/{epoch.epochs}  loss {epoch.loss:.4f}{clean}  {epoch.seconds_left:.0f} s left"
+    )
+
+
+def predict(
+    context: Context,
+    source: Path,
+    out: Path,
+    assay_name: str,
+    model: str | None,
+    weights: Path | None,
+    device: str | None,
+) -> None:
+    """Segment a folder."""
+    from cytoloop.commands.predict import predict_folder
+
+    settings = context.settings
+    with open_home(context.home) as home, progress_bars() as tell:
+        summary = predict_folder(
+            source,
+            out,
+            home.load(assay_name),
+            None if weights else home,
+            model,
+            weights,
+            device or settings.device,
+            lambda done, total: tell("predict", done, total),
+        )
+    _show(context, summary, f"{summary.images} masks of {summary.version} in {out}")
+
+
+def evaluate(context: Context, truth: Path, pred: Path, assay_name: str) -> None:
+    """Metrics of a folder of masks."""
+    from cytoloop.commands.evaluate import evaluate_command, evaluation_table
+
+    assay = find_assay(context.settings.home, assay_name)
+    with progress_bars() as tell:
+        evaluation = evaluate_command(truth, pred, assay, lambda done, total: tell("evaluate", done, total))
+    if context.as_json:
+        print_json(evaluation.to_dict())
+    else:
+        stdout.print(evaluation_table(evaluation))
+
+
+def worklist(context: Context, queue: str, limit: int) -> None:
+    """The next items of a queue."""
+    from ml_backend.service import worklist as ranked
+
+    with open_home(context.home) as home:
+        entries = ranked(home.store, home.load, home.settings.label_studio_url or "", queue, limit)
+    if context.as_json:
+        print_json({"entries": entries})
+        return
+    rows = [
+        [str(e.rank), str(e.task_id), e.image_id, str(e.tile), f"{e.score:.3f}", e.reason, e.url]
+        for e in entries
+    ]
+    stdout.print(table(f"Queue {queue}", ["Rank", "Task", "Image", "Tile", "Score", "Reason", "Open"], rows))
+
+
+def cycle(context: Context, assay_name: str | None) -> None:
+    """One cycle in this process; fail if it failed."""
+    from trainer.schedule import Trainer
+
+    trainer = Trainer(context.settings)
+    try:
+        cycle_id = trainer.store.cycles.ask(_one_assay(trainer.store.assays.names(), assay_name), "cli")
+        with progress_bars() as bars:
+            trainer.run_one(cycle_id, bars.step)
+        row = trainer.store.cycles.get(cycle_id)
+        page = trainer.report_path(cycle_id)
+    finally:
+        trainer.close()
+    _show(context, {**row, "page": page}, f"{row['outcome']}: {row['reason']}\nReport: {page}")
+
+
+def models_list(context: Context) -> None:
+    """Versions of every assay."""
+    with open_home(context.home) as home:
+        listed = [model for name in home.store.assays.names() for model in home.store.models.all(name)]
+    if context.as_json:
+        print_json({"models": listed})
+        return
+    rows = [[m.version, m.assay, m.status, m.parent or "", f"{m.created_at:%Y-%m-%d %H:%M}"] for m in listed]
+    stdout.print(table("Models", ["Version", "Assay", "Status", "Parent", "Made (UTC)"], rows))
+
+
+def models_show(context: Context, version: str) -> None:
+    """Lineage of one version."""
+    with open_home(context.home) as home:
+        model = home.store.models.get(version)
+        contests = [
+            c for c in home.store.models.contests(model.assay) if version in (c["challenger"], c["active"])
+        ]
+        document = {**asdict(model), "folder": home.registry.folder(version), "contests": contests}
+    print_json(document)
+
+
+def report(context: Context, cycle_id: str | None) -> None:
+    """Render a report again."""
+    from trainer.telling import rebuild
+
+    with open_home(context.home) as home:
+        cycles = [c for name in home.store.assays.names() for c in home.store.cycles.all(name) if c["report"]]
+        chosen = [c for c in cycles if cycle_id in (None, c["id"])]
+        if not chosen:
+            raise StateError(f"no report of cycle {cycle_id!r}; there are {[c['id'] for c in cycles]}")
+        row = max(chosen, key=lambda c: c["finished_at"])
+        page = rebuild(home.store, row["assay"], row["id"])
+    _show(context, {"cycle": row["id"], "page": page}, str(page))
+
+
+def _one_assay(names: list[str], asked: str | None) -> str:
+    if asked is None and len(names) == 1:
+        return names[0]
+    if asked not in names:
+        raise InputError(f"--assay is {asked!r}, expected one of {names}")
+    return asked
+
+
+def _show(context: Context, document: Any, sentence: str) -> None:
+    if context.as_json:
+        print_json(document)
+    else:
+        stdout.print(sentence, soft_wrap=True)

@@ -1,0 +1,84 @@
+"""``cytoloop backend`` and ``cytoloop trainer``: the two processes alone."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from types import FrameType
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+
+from cytoloop.config import Settings
+from cytoloop.log import configure_logging
+
+logger = logging.getLogger(__name__)
+
+THREADS = 8
+
+
+class _Gunicorn(BaseApplication):  # type: ignore[misc]
+    """gunicorn, configured by us: one process that holds one model, several threads."""
+
+    def __init__(self, settings: Settings, host: str, port: int) -> None:
+        self._settings = settings
+        self._options: dict[str, Any] = {
+            "bind": f"{host}:{port}",
+            "workers": 1,
+            "worker_class": "gthread",
+            "threads": THREADS,
+            "timeout": 120,
+            "graceful_timeout": 10,
+            "accesslog": None,
+            "loglevel": "warning",
+        }
+        super().__init__()
+
+    def load_config(self) -> None:
+        for key, value in self._options.items():
+            self.cfg.set(key, value)
+
+    def load(self) -> Any:
+        from ml_backend.app import create_app
+
+        return create_app(self._settings)
+
+
+def run_backend(settings: Settings, host: str, port: int) -> None:
+    """Serve until told to stop."""
+    settings.need_label_studio()
+    configure_logging(settings.log_level, settings.home / "logs" / "backend.log", stream=False)
+    _Gunicorn(settings, host, port).run()
+
+
+def run_trainer(settings: Settings, every: int, look_every_s: int) -> None:
+    """Look and train until told to stop."""
+    from cytoloop.domain.errors import CytoloopError
+    from trainer.schedule import Trainer, build
+
+    configure_logging(settings.log_level, settings.home / "logs" / "trainer.log", stream=False)
+    trainer = Trainer(settings)
+    for cycle_id in trainer.store.cycles.close_abandoned():
+        logger.warning("cycle abandoned id=%s", cycle_id)
+
+    def look() -> None:
+        try:
+            trainer.look(every)
+        except CytoloopError as error:
+            logger.error("look failed: %s", error)
+        except Exception:  # a bug in one cycle: the next look may be about another
+            logger.exception("look failed")
+
+    scheduler = build(look, look_every_s)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        # A cycle may run for minutes: leave it where it is; the next start closes it as abandoned.
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    look()
+    try:
+        scheduler.start()
+    finally:
+        trainer.close()
