@@ -1,0 +1,64 @@
+"""What the README says is there, and what is there is in the README."""
+
+from __future__ import annotations
+
+import re
+
+import click
+import pytest
+from places import ROOT
+
+from cytoloop.adapters.assays import shipped_folder
+from cytoloop.cli import cli
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands(group: click.Group, prefix: str = "") -> list[tuple[str, click.Command]]:
+    """Every command with its full name."""
+    found: list[tuple[str, click.Command]] = []
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found += commands(command, f"{prefix}{name} ")
+        else:
+            found.append((prefix + name, command))
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name, _ in commands(cli)])
+def test_the_readme_names_every_command(name: str) -> None:
+    assert f"cytoloop {name}" in README
+
+
+def test_the_readme_names_every_variable_and_no_other() -> None:
+    source = (ROOT / "cytoloop" / "config.py").read_text(encoding="utf-8")
+    read = {f"CYTOLOOP_{name.upper()}" for name in re.findall(r'\bget\("([a-z_]+)"\)', source)}
+    read.add("CYTOLOOP_HOME")
+    assert len(read) >= 10
+    assert set(re.findall(r"CYTOLOOP_[A-Z_]+[A-Z]", README)) == read
+
+
+def test_every_link_and_picture_of_the_readme_is_there() -> None:
+    targets = [t for t in re.findall(r"\]\(([^)#]+)\)", README) if not t.startswith("http")]
+    assert targets
+    assert [t for t in targets if not (ROOT / t).exists()] == []
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in shipped_folder().glob("*.yaml")))
+def test_the_readme_names_every_assay(name: str) -> None:
+    assert f"`{name}`" in README
+
+
+def test_the_project_speaks_of_no_machine_but_the_readers() -> None:
+    """No path of somebody's machine in what is shipped."""
+    shipped = [
+        p
+        for folder in ("cytoloop", "ml_backend", "labelstudio_config", "trainer")
+        for p in (ROOT / folder).rglob("*.py")
+    ]
+    bad = [
+        str(p)
+        for p in [*shipped, ROOT / "README.md"]
+        if re.search(r"/(home|root|Users)/\w", p.read_text(encoding="utf-8"))
+    ]
+    assert bad == []
