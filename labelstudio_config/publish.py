@@ -7,7 +7,7 @@ Invariant: the version in force has predictions for the whole window, so no scor
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from cytoloop.adapters.store import Store
 from cytoloop.domain.assay import Assay
@@ -86,10 +86,9 @@ def publish(
     version = predictor.version
     predict_everything(store, assay, predictor, progress)
     candidates = open_candidates(store, assay, version)
-    batches = {
-        queue: choose_batch(candidates, policy, seed=f"{assay.name}/{queue}/{version}")
-        for queue, policy in policies.items()
-    }
+    batches: dict[str, list[Candidate]] = {}
+    for queue, policy in policies.items():
+        batches[queue] = _choose(assay, queue, version, policy, candidates, batches.values())
     in_batches = [candidate.item for batch in batches.values() for candidate in batch]
     window = list(dict.fromkeys([*in_batches, *(candidate.item for candidate in candidates[:WINDOW])]))
     previous = store.assays.get(assay.name)["active_version"]
@@ -99,7 +98,23 @@ def publish(
     _finish(label_studio, store, assay, publication, version)
     for queue, batch in batches.items():
         show_batch(label_studio, store, assay, queue, version, [candidate.item for candidate in batch])
+    if previous is not None and previous != version:
+        store.predictions.forget(assay.name, previous)
     return held
+
+
+def _choose(
+    assay: Assay,
+    queue: str,
+    version: str,
+    policy: QueuePolicy,
+    candidates: Iterable[Candidate],
+    taken: Iterable[Iterable[Candidate]],
+) -> list[Candidate]:
+    """A queue's batch, without what other queues hold: no item is handed to two experts unasked."""
+    held = {candidate.item for batch in taken for candidate in batch}
+    free = [candidate for candidate in candidates if candidate.item not in held]
+    return choose_batch(free, policy, seed=f"{assay.name}/{queue}/{version}")
 
 
 def push(
@@ -212,9 +227,14 @@ def refill(
             and any(item not in finished and tasks.get(item) is not None for item in batch["items"])
         ):
             continue
-        chosen = choose_batch(
-            open_candidates(store, assay, version), policy, seed=f"{assay.name}/{queue}/{version}"
-        )
+        candidates = open_candidates(store, assay, version)
+        others = [
+            set(held["items"])
+            for name in policies
+            if name != queue and (held := store.publications.batch(assay.name, name)) is not None
+        ]
+        taken = [[c for c in candidates if c.item in items] for items in others]
+        chosen = _choose(assay, queue, version, policy, candidates, taken)
         if not chosen:
             continue
         items = [candidate.item for candidate in chosen]

@@ -44,6 +44,11 @@ def test_every_link_and_picture_of_the_readme_is_there() -> None:
     assert [t for t in targets if not (ROOT / t).exists()] == []
 
 
+def test_the_readme_has_no_gap_left_to_fill() -> None:
+    assert "@@" not in README
+    assert "TODO" not in README
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in shipped_folder().glob("*.yaml")))
 def test_the_readme_names_every_assay(name: str) -> None:
     assert f"`{name}`" in README

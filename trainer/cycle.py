@@ -16,25 +16,27 @@ from time import perf_counter
 from cytoloop.adapters.registry import Registry
 from cytoloop.adapters.store import Store, StoredCorrection
 from cytoloop.domain.assay import Assay
+from cytoloop.domain.cip import CODE_VERSION, recipe_digest
+from cytoloop.domain.errors import ExternalError
 from cytoloop.domain.metrics import Evaluation, confusion_matrix, evaluate, number_or_none
 from cytoloop.domain.ports import LabelStudio
 from cytoloop.domain.promotion import ContestDecision, ContestItem, ContestPolicy, decide
-from cytoloop.domain.snapshot import make_snapshot
-from cytoloop.domain.types import Method, ModelVersion, Split, TrainingSnapshot
+from cytoloop.domain.types import HELD_OUT, Item, Method, ModelVersion, Split
 from cytoloop.domain.worklist import QueuePolicy
-from cytoloop.nn.fit import EpochReport, FitResult
+from cytoloop.nn.fit import EpochReport
 from cytoloop.pipeline.cip_version import ensure_cip_version
-from cytoloop.pipeline.judging import JudgedItem, corrections_of, judged_items
+from cytoloop.pipeline.judging import JudgedItem, judged_items
 from cytoloop.pipeline.predictors import Predictor, load_predictor
-from cytoloop.pipeline.training import train_version
 from cytoloop.pipeline.weak_labels import weak_label_store, weak_masks
 from labelstudio_config.intake import Intake
 from labelstudio_config.publish import publish, refill, resume
-from trainer.presets import WEAK_WEIGHT, preset
 from trainer.report import Outcome
+from trainer.runs import Trained, run_training
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[str, float], None]
+
+REFILL_EVERY_S = 15.0
 
 WEAK_GROWTH = 1.25
 """A CDL is made anew once there are this many times the weak labels it saw."""
@@ -54,15 +56,6 @@ class CyclePolicy:
     preset: str | None = None
     """Instead of the assay's."""
     seed: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
-    """A run of this cycle."""
-
-    model: ModelVersion
-    result: FitResult
-    snapshot: TrainingSnapshot
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,6 +93,7 @@ class Cycle:
         *,
         device: str = "auto",
         progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
     ) -> None:
         self._store = store
         self._registry = registry
@@ -109,6 +103,9 @@ class Cycle:
         self._policy = policy
         self._device = device
         self._tell = progress or (lambda step, share: None)
+        self._cancelled = cancelled
+        self._refilled_at = perf_counter()
+        self._standing: dict[Item, StoredCorrection] = {}
         self._predictors: dict[str, Predictor] = {}
         self._judgements: dict[tuple[str, Split], list[JudgedItem]] = {}
 
@@ -131,6 +128,8 @@ class Cycle:
             if resumed:
                 outcome.notes.append(f"An earlier cycle was interrupted: {resumed}.")
             weak_label_store(store, assay)
+            # Read once: experts go on while a cycle trains, and its models must be judged on one set of items.
+            self._standing = store.corrections.standing(assay.name)
             active = store.models.active(assay.name)
             outcome.active_before = outcome.active_after = active.version
         with self._step(outcome, "train", 0.05):
@@ -156,12 +155,7 @@ class Cycle:
         Another preset may shape the network otherwise, which then cannot go on from the old CDL.
         """
         base = self._newest("cdl")
-        weak = self._training_weak()
-        if (
-            base is None
-            or base.config.get("preset") != self._preset_name
-            or len(weak) >= WEAK_GROWTH * base.config.get("weak_rows", 0)
-        ):
+        if base is None or self._is_outgrown(base):
             base = self._fit(outcome, "cdl", None)
         fresh = self._unseen_corrections()
         if len(fresh) >= self._policy.min_new_corrections:
@@ -172,49 +166,39 @@ class Cycle:
                 f"expected at least {self._policy.min_new_corrections}"
             )
 
-    def _training_weak(self) -> list[str]:
-        split = {record.image_id: record.split for record in self._store.images.all(self._assay.name)}
-        return [image_id for image_id in weak_masks(self._store, self._assay) if split[image_id] == "train"]
+    def _is_outgrown(self, cdl: ModelVersion) -> bool:
+        """Whether a CDL learned from another teacher, by another preset, or from far fewer weak labels."""
+        teacher = (recipe_digest(self._assay.cip), CODE_VERSION)
+        splits = {record.image_id: record.split for record in self._store.images.all(self._assay.name)}
+        weak = sum(splits[image_id] == "train" for image_id in weak_masks(self._store, self._assay))
+        return (
+            cdl.config.get("preset") != self._preset_name
+            or (cdl.config.get("recipe"), cdl.config.get("cip_code")) != teacher
+            or weak >= WEAK_GROWTH * cdl.config.get("weak_rows", 0)
+        )
 
     def _unseen_corrections(self) -> list[StoredCorrection]:
-        """Corrections of training wells that the newest joint or MDL model did not learn from."""
-        standing = self._store.corrections.standing(self._assay.name).values()
-        newest = self._newest("joint", "mdl")
-        since = newest.created_at if newest is not None else None
-        teaching = [c for c in standing if c.split == "train"]
-        if since is None:
-            return teaching
-        seen = self._store.models.snapshot_masks(newest.snapshot if newest else None)
-        return [c for c in teaching if (c.item, c.mask) not in seen]
+        """Corrections of training wells that the newest joint model did not learn from."""
+        newest = self._newest("joint")
+        seen = self._store.models.snapshot_masks(newest.snapshot) if newest is not None else set()
+        return [c for c in self._standing.values() if c.split == "train" and (c.item, c.mask) not in seen]
 
     def _fit(self, outcome: CycleOutcome, method: Method, base: ModelVersion | None) -> ModelVersion:
-        corrected = {item: c.mask for item, c in self._store.corrections.standing(self._assay.name).items()}
-        splits = {record.image_id: record.split for record in self._store.images.all(self._assay.name)}
-        snapshot = make_snapshot(
-            self._assay.name, method, weak_masks(self._store, self._assay), corrected, splits
-        )
-        name = self._preset_name
-        model, result = train_version(
+        trained = run_training(
             self._store,
             self._registry,
             self._assay,
-            snapshot,
+            self._standing,
             method=method,
-            preset=name,
-            config=preset(
-                name,
-                method,
-                self._assay,
-                self._policy.seed,
-                is_validated=any(row.split == "validation" for row in snapshot.rows),
-            ),
-            weak_weight=WEAK_WEIGHT[method],
+            preset_name=self._preset_name,
+            seed=self._policy.seed,
             base=base,
             device=self._device,
             progress=lambda epoch: self._tell_epoch(method, epoch),
+            cancelled=self._cancelled,
         )
-        outcome.trained.append(Trained(model=model, result=result, snapshot=snapshot))
-        return model
+        outcome.trained.append(trained)
+        return trained.model
 
     def _tell_epoch(self, method: Method, epoch: EpochReport) -> None:
         clean = "" if epoch.validation is None else f" clean validation {epoch.validation:.3f}"
@@ -231,6 +215,17 @@ class Cycle:
             f"train {method}: epoch {epoch.epoch}/{epoch.epochs}, loss {epoch.loss:.3f}{clean}",
             TRAIN_FROM[method] + 0.35 * epoch.epoch / epoch.epochs,
         )
+        self._keep_queues_filled()
+
+    def _keep_queues_filled(self) -> None:
+        """Training takes minutes; an expert who finishes a batch meanwhile gets the next one."""
+        if perf_counter() - self._refilled_at < REFILL_EVERY_S:
+            return
+        self._refilled_at = perf_counter()
+        try:
+            refill(self._label_studio, self._store, self._assay, self._policies())
+        except ExternalError as error:  # no reason to throw a training away
+            logger.warning("refill put off assay=%s: %s", self._assay.name, error)
 
     # --- contest -------------------------------------------------------------------------------------
 
@@ -314,11 +309,17 @@ class Cycle:
             if name
         ]
         for model in {m.version: m for m in shown if m is not None}.values():
-            for split in ("validation", "contest", "sealed"):
+            measured: dict[str, float | None] = {}
+            for split in HELD_OUT:
                 evaluation = self._evaluation(model, split)
                 if evaluation is not None:
+                    measured[split] = number_or_none(evaluation.dataset.mean_iou)
                     outcome.evaluations[model.version, split] = evaluation
                     outcome.judged[model.version, split] = self._judged(model, split)
+            if measured:
+                self._store.models.set_metrics(
+                    model.version, {"mean_iou": measured, "cycle": outcome.cycle_id}
+                )
 
     def _evaluation(self, model: ModelVersion, split: Split) -> Evaluation | None:
         judged = self._judged(model, split)
@@ -328,8 +329,8 @@ class Cycle:
 
     def _judged(self, model: ModelVersion, split: Split) -> Sequence[JudgedItem]:
         key = (model.version, split)
-        if key not in self._judgements:  # corrections do not change within a cycle: reconcile was first
-            corrections = corrections_of(self._store, self._assay, split)
+        if key not in self._judgements:
+            corrections = [c for c in self._standing.values() if c.split == split]
             self._judgements[key] = list(
                 judged_items(self._store, self._assay, self._predictor(model), corrections)
             )

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
 from cytoloop.adapters.assays import load_assay
+from cytoloop.adapters.locks import exclusive
 from cytoloop.adapters.registry import Registry
 from cytoloop.adapters.store import Store
 from cytoloop.config import Settings
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import CytoloopError, LabelStudioUnavailable
+from cytoloop.nn.fit import TrainingCancelled
+from cytoloop.pipeline.predictors import load_predictor
 from labelstudio_config.client import LabelStudioClient
 from labelstudio_config.intake import Intake
-from labelstudio_config.publish import refill, resume
+from labelstudio_config.publish import predict_everything, refill, resume
 from trainer.cycle import Cycle, CycleOutcome, CyclePolicy, Progress
 from trainer.telling import report_folder, tell
 
@@ -40,6 +45,8 @@ class Trainer:
         self._label_studio = LabelStudioClient(url, token)
         self.load = functools.cache(lambda name: load_assay(name, [settings.home / "assays"]))
         self._intake = Intake(self.store, self._label_studio, self.load)
+        self._stopping = threading.Event()
+        self._seen: set[str] = set()
 
     def look(self, every: int) -> None:
         """One look: repair, reconcile, refill; then run what is queued or due.
@@ -50,23 +57,47 @@ class Trainer:
             Ask for a cycle by itself once this many corrections are new, of whichever wells: those of
             contest wells may decide for a candidate that waits.
         """
+        away: set[str] = set()
         for name in self.store.assays.names():
             try:
-                assay = self.load(name)
-                self._intake.drain()
-                self._intake.reconcile(assay)
-                resume(self._label_studio, self.store, assay)
-                refill(self._label_studio, self.store, assay, dict.fromkeys(assay.queues, self._policy.queue))
-                self._ask_if_due(assay, every)
+                with exclusive(self.store.home, name):
+                    self._look_at(self.load(name), every)
             except LabelStudioUnavailable as error:
                 logger.warning("look put off assay=%s: %s", name, error)
+                away.add(name)
             except CytoloopError as error:
                 logger.error("look failed assay=%s: %s", name, error)
         for row in self.store.cycles.queued():
+            if self._stopping.is_set():
+                return
+            if row["assay"] in away:
+                continue
             try:
                 self.run_one(row["id"])
             except CytoloopError as error:
                 logger.error("cycle failed id=%s: %s", row["id"], error)
+
+    def _look_at(self, assay: Assay, every: int) -> None:
+        is_first = assay.name not in self._seen
+        for cycle_id in self.store.cycles.close_abandoned(assay.name):
+            logger.warning("cycle abandoned id=%s", cycle_id)
+            self.store.cycles.ask(assay.name, "restart")
+        self._intake.drain()
+        # The first look is at everything: what was refused once may be mended by now.
+        self._intake.reconcile(assay, everything=is_first)
+        self._seen.add(assay.name)
+        resume(self._label_studio, self.store, assay)
+        self._predict_missing(assay)
+        refill(self._label_studio, self.store, assay, dict.fromkeys(assay.queues, self._policy.queue))
+        self._ask_if_due(assay, every)
+
+    def _predict_missing(self, assay: Assay) -> None:
+        """Predictions are derived: where they were deleted, or an import was cut off, make them again."""
+        model = self.store.models.active(assay.name)
+        if self.store.predictions.count(assay.name, model.version) < len(self.store.images.tasks(assay.name)):
+            predictor = load_predictor(self.store, self._registry, assay, model, self._settings.device)
+            made = predict_everything(self.store, assay, predictor)
+            logger.info("predictions made again assay=%s images=%d", assay.name, made)
 
     def _ask_if_due(self, assay: Assay, every: int) -> None:
         # A failed cycle counts too: what made it fail would else make it fail again at every look.
@@ -85,10 +116,27 @@ class Trainer:
             logger.info("cycle due assay=%s new_corrections=%d", assay.name, new)
             self.store.cycles.ask(assay.name, "schedule")
 
-    def run_one(self, cycle_id: str, progress: Progress | None = None) -> CycleOutcome:
-        """Run one queued cycle to its report; its row says how it ended, whatever happens."""
-        row = self.store.cycles.get(cycle_id)
-        assay = self.load(row["assay"])
+    def run_now(self, assay: str, asked_by: str, progress: Progress | None = None) -> CycleOutcome:
+        """Ask for a cycle and run it in this process, before anyone else can."""
+        with exclusive(self.store.home, assay, on_wait=lambda: logger.warning("waiting assay=%s", assay)):
+            self.store.cycles.close_abandoned(assay)
+            return self._run(self.store.cycles.ask(assay, asked_by), progress)
+
+    def run_one(self, cycle_id: str, progress: Progress | None = None) -> CycleOutcome | None:
+        """Run one queued cycle to its report; None if another process took it meanwhile."""
+        assay = self.store.cycles.get(cycle_id)["assay"]
+        with exclusive(self.store.home, assay):
+            if self.store.cycles.get(cycle_id)["state"] != "queued":
+                return None
+            return self._run(cycle_id, progress)
+
+    def _run(self, cycle_id: str, progress: Progress | None) -> CycleOutcome:
+        """The cycle's row says how it ended, whatever happens.
+
+        What is not the cycle's fault (Label Studio away, this process told to stop) leaves it
+        *abandoned*: it does not use up the corrections that were the reason for it.
+        """
+        assay = self.load(self.store.cycles.get(cycle_id)["assay"])
         self.store.cycles.start(cycle_id)
 
         def note(step: str, share: float) -> None:
@@ -105,18 +153,27 @@ class Trainer:
             self._policy,
             device=self._settings.device,
             progress=note,
+            cancelled=self._stopping.is_set,
         )
         try:
             outcome = cycle.run(cycle_id)
             tell(self.store, outcome)
         except BaseException as error:
-            reason = str(error) or type(error).__name__
-            self.store.cycles.finish(cycle_id, "failed", "failed", reason)
+            passing = (LabelStudioUnavailable, TrainingCancelled)
+            is_ours = isinstance(error, Exception) and not isinstance(error, passing)
+            reason = str(error) if isinstance(error, CytoloopError) else f"{type(error).__name__}: {error}"
+            self.store.cycles.finish(cycle_id, "failed", "failed" if is_ours else "abandoned", reason)
+            if not is_ours:
+                self.store.cycles.ask(assay.name, "retry")
             raise
         report = str(report_folder(assay.name, cycle_id))
         self.store.cycles.finish(cycle_id, "done", outcome.outcome, outcome.reason, report)
         logger.info("cycle done id=%s outcome=%s: %s", cycle_id, outcome.outcome, outcome.reason)
         return outcome
+
+    def stop(self) -> None:
+        """Ask a training that runs to end at its next step."""
+        self._stopping.set()
 
     def report_path(self, cycle_id: str) -> Path | None:
         """Page of a finished cycle."""
@@ -130,9 +187,14 @@ class Trainer:
 
 
 def build(look: Callable[[], None], every_s: int = LOOK_EVERY_S) -> BlockingScheduler:
-    """A blocking scheduler with one job: missed runs coalesce, and it never runs beside itself."""
+    """A blocking scheduler with one job, begun at once: missed runs coalesce, and it never runs beside itself."""
     scheduler = BlockingScheduler()
     scheduler.add_job(
-        look, IntervalTrigger(seconds=every_s), max_instances=1, coalesce=True, misfire_grace_time=None
+        look,
+        IntervalTrigger(seconds=every_s),
+        next_run_time=datetime.now().astimezone(),
+        max_instances=1,
+        coalesce=True,
+        misfire_grace_time=None,
     )
     return scheduler

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,10 @@ for _console in (stderr, stdout):
         _console.width = PIPE_WIDTH
 
 
+_COUNTED = re.compile(r"\w+ \d+/\d+$")
+"""``predict 17/40``: worth a bar, not a line each."""
+
+
 class Bars:
     """Progress on stderr: counted work as bars with time left, steps of a cycle as one bar of words.
 
@@ -49,7 +54,8 @@ class Bars:
     def step(self, step: str, share: float) -> None:
         """A step of a cycle, and the share (0 to 1) of the whole that is done."""
         if self._progress is None:
-            self._say(f"{round(100 * share):3d} %  {step}")
+            if not _COUNTED.match(step):
+                self._say(f"{round(100 * share):3d} %  {step}")
         else:
             self._progress.update(
                 self._task("cycle"), description=step, completed=round(100 * share), total=100

@@ -107,12 +107,11 @@ def run_demo(
             for number in range(1, options.rounds + 1):
                 _correct(home, assay, truth, tell)
                 begun = time.monotonic()
-                cycle_id = home.store.cycles.ask(assay.name, "demo")
-                outcome = trainer.run_one(cycle_id, tell_step)
+                outcome = trainer.run_now(assay.name, "demo", tell_step)
                 seconds = time.monotonic() - begun
                 rounds.append(_state(home, assay, truth, number, seconds, (outcome.outcome, outcome.reason)))
                 on_round(rounds[-1])
-            return rounds, trainer.report_path(cycle_id) if options.rounds else None
+            return rounds, trainer.report_path(outcome.cycle_id)
         finally:
             trainer.close()
 

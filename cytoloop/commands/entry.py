@@ -33,7 +33,7 @@ def up(context: Context, stop_after: float | None, **options: Any) -> None:
     asked = upping.UpOptions(**options)
     if asked.demo and asked.data:
         raise InputError("--demo and --data: expected one of them")
-    upping.end_on_sigterm()
+    upping.end_on_signals()
     home_folder = context.settings.home
     with upping.running_stack(home_folder, asked, stderr.print) as stack:
         with progress_bars() as tell:
@@ -77,10 +77,10 @@ def _show_first_cycle(row: dict[str, Any], home_folder: Path) -> None:
 def demo(context: Context, **options: Any) -> None:
     """Turn the loop, a line a round."""
     from cytoloop.commands.demo import DemoOptions, run_demo
-    from cytoloop.commands.up import end_on_sigterm
+    from cytoloop.commands.up import end_on_signals
 
     asked = DemoOptions(**options)
-    end_on_sigterm()
+    end_on_signals()
     home_folder = context.settings.home / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
     if (own_assays := context.settings.home / "assays").is_dir():
         shutil.copytree(own_assays, home_folder / "assays")
@@ -282,11 +282,11 @@ def cycle(context: Context, assay_name: str | None) -> None:
 
     trainer = Trainer(context.settings)
     try:
-        cycle_id = trainer.store.cycles.ask(_one_assay(trainer.store.assays.names(), assay_name), "cli")
+        name = _one_assay(trainer.store.assays.names(), assay_name)
         with progress_bars() as bars:
-            trainer.run_one(cycle_id, bars.step)
-        row = trainer.store.cycles.get(cycle_id)
-        page = trainer.report_path(cycle_id)
+            outcome = trainer.run_now(name, "cli", bars.step)
+        row = trainer.store.cycles.get(outcome.cycle_id)
+        page = trainer.report_path(outcome.cycle_id)
     finally:
         trainer.close()
     _show(context, {**row, "page": page}, f"{row['outcome']}: {row['reason']}\nReport: {page}")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cytoloop.adapters.locks import exclusive
 from cytoloop.adapters.plates import read_plate
 from cytoloop.commands.home import Home
 from cytoloop.domain.assay import Assay
@@ -44,16 +45,17 @@ def import_plate(home: Home, source: Path, assay: Assay, tell: Tell, policy: Que
     store = home.store
     home.label_studio.whoami()  # before the first image is read: a wrong token is quick to mend
     records = read_plate(source, assay, progress=lambda done, total: tell("read images", done, total))
-    store.assays.ensure(assay)
-    new = store.images.add(assay, records)
-    weak = weak_label_store(store, assay, lambda done, total: tell("weak labels (CIP)", done, total))
-    ensure_cip_version(store, home.registry, assay)
-    project_id = set_up_project(home.label_studio, store, assay)
-    tasks = import_tasks(home.label_studio, store, assay, tell)
-    active = store.models.active(assay.name)
-    if tasks or store.publications.batch(assay.name, assay.queues[0]) is None:
-        predictor = load_predictor(store, home.registry, assay, active, home.settings.device)
-        publish(home.label_studio, store, assay, predictor, dict.fromkeys(assay.queues, policy), tell)
+    with exclusive(home.settings.home, assay.name, on_wait=lambda: tell("wait for a running cycle", 0, 1)):
+        store.assays.ensure(assay)
+        new = store.images.add(assay, records)
+        weak = weak_label_store(store, assay, lambda done, total: tell("weak labels (CIP)", done, total))
+        ensure_cip_version(store, home.registry, assay)
+        project_id = set_up_project(home.label_studio, store, assay)
+        tasks = import_tasks(home.label_studio, store, assay, tell)
+        active = store.models.active(assay.name)
+        if tasks or store.publications.batch(assay.name, assay.queues[0]) is None:
+            predictor = load_predictor(store, home.registry, assay, active, home.settings.device)
+            publish(home.label_studio, store, assay, predictor, dict.fromkeys(assay.queues, policy), tell)
     splits = list(store.images.groups(assay.name).values())
     return ImportSummary(
         assay=assay.name,

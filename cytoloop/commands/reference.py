@@ -19,6 +19,7 @@ from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import PlateError, ShapeError
 from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.types import Item, Split, check_label_mask
+from labelstudio_config.intake import Intake
 from labelstudio_config.payloads import prediction_result
 
 
@@ -62,6 +63,8 @@ def submit_reference(
 
     Tiles are taken in turn (image n gives tile n, n+1, …), so that no corner of the field is favoured.
     """
+    # What Label Studio holds already, heard of or not: an earlier start may have been cut off.
+    Intake(home.store, home.label_studio, home.load).reconcile(assay)
     finished = home.store.corrections.finished_items(assay.name)
     tasks = home.store.images.tasks(assay.name)
     wanted: list[tuple[Item, int, int]] = []

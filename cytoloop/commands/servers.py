@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 from types import FrameType
 from typing import Any
 
@@ -15,6 +16,7 @@ from cytoloop.log import configure_logging
 logger = logging.getLogger(__name__)
 
 THREADS = 8
+STOP_TIMEOUT_S = 6.0
 
 
 class _Gunicorn(BaseApplication):  # type: ignore[misc]
@@ -58,27 +60,26 @@ def run_trainer(settings: Settings, every: int, look_every_s: int) -> None:
 
     configure_logging(settings.log_level, settings.home / "logs" / "trainer.log", stream=False)
     trainer = Trainer(settings)
-    for cycle_id in trainer.store.cycles.close_abandoned():
-        logger.warning("cycle abandoned id=%s", cycle_id)
+    idle = threading.Lock()
 
     def look() -> None:
-        try:
-            trainer.look(every)
-        except CytoloopError as error:
-            logger.error("look failed: %s", error)
-        except Exception:  # a bug in one cycle: the next look may be about another
-            logger.exception("look failed")
+        with idle:
+            try:
+                trainer.look(every)
+            except CytoloopError as error:
+                logger.error("look failed: %s", error)
+            except Exception:  # a bug in one cycle: the next look may be about another
+                logger.exception("look failed")
 
     scheduler = build(look, look_every_s)
 
     def stop(number: int, frame: FrameType | None) -> None:
-        # A cycle may run for minutes: leave it where it is; the next start closes it as abandoned.
-        raise SystemExit(0)
+        trainer.stop()
+        scheduler.shutdown(wait=False)
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    look()
-    try:
-        scheduler.start()
-    finally:
-        trainer.close()
+    scheduler.start()
+    # A training ends at its next step; whatever takes longer is closed as abandoned by the next start.
+    idle.acquire(timeout=STOP_TIMEOUT_S)
+    trainer.close()

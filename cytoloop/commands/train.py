@@ -12,16 +12,15 @@ from cytoloop.adapters.plates import read_plate
 from cytoloop.commands.home import Home
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import ConfigError, PlateError, ShapeError
-from cytoloop.domain.snapshot import make_snapshot
 from cytoloop.domain.splits import assign_splits
 from cytoloop.domain.types import ImageRecord, Method, check_label_mask
 from cytoloop.nn.dataset import TrainingItem
 from cytoloop.nn.fit import EpochReport, FitResult, fit
 from cytoloop.nn.weights import load_weights
-from cytoloop.pipeline.training import train_version, validation_score, write_weights
+from cytoloop.pipeline.training import validation_score, write_weights
 from cytoloop.pipeline.training_data import CleanImage, learning_items
-from cytoloop.pipeline.weak_labels import weak_masks
 from trainer.presets import WEAK_WEIGHT, preset
+from trainer.runs import run_training
 
 Progress = Callable[[EpochReport], None]
 
@@ -62,35 +61,25 @@ def train_from_store(home: Home, assay: Assay, options: TrainOptions, progress: 
         raise ConfigError(
             f"training from the store: --{given[0]} was given without --images; expected both or none"
         )
-    store = home.store
-    corrected = {item: c.mask for item, c in store.corrections.standing(assay.name).items()}
-    splits = {record.image_id: record.split for record in store.images.all(assay.name)}
-    snapshot = make_snapshot(assay.name, options.method, weak_masks(store, assay), corrected, splits)
-    bases = [m for m in store.models.all(assay.name) if m.method == "cdl"]
+    bases = [m for m in home.store.models.all(assay.name) if m.method == "cdl"]
     if options.method == "joint" and not bases:
         raise ConfigError(
             f"assay {assay.name!r}: joint training starts from a CDL; expected one first (--method cdl)"
         )
-    model, result = train_version(
-        store,
+    trained = run_training(
+        home.store,
         home.registry,
         assay,
-        snapshot,
+        home.store.corrections.standing(assay.name),
         method=options.method,
-        preset=options.preset,
-        config=preset(
-            options.preset,
-            options.method,
-            assay,
-            options.seed,
-            is_validated=any(row.split == "validation" for row in snapshot.rows),
-        ),
-        weak_weight=WEAK_WEIGHT[options.method],
+        preset_name=options.preset,
+        seed=options.seed,
         base=bases[-1] if options.method == "joint" else None,
         device=options.device,
         progress=progress,
     )
-    return _summary(result, str(home.registry.folder(model.version)), model.digest, model.version)
+    model = trained.model
+    return _summary(trained.result, str(home.registry.folder(model.version)), model.digest, model.version)
 
 
 def train_from_folders(assay: Assay, options: TrainOptions, progress: Progress) -> TrainSummary:

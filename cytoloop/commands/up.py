@@ -182,8 +182,8 @@ def start_trainer(stack: Stack) -> Child:
 
 
 def ask_first_cycle(home: Home, assay: Assay) -> str | None:
-    """Ask for a first cycle; None if models were trained before."""
-    if any(model.method != "cip" for model in home.store.models.all(assay.name)):
+    """Ask for a first cycle; None if one was done before."""
+    if any(cycle["state"] == "done" for cycle in home.store.cycles.all(assay.name)):
         return None
     return home.store.cycles.ask(assay.name, "up")
 
@@ -192,6 +192,9 @@ def follow(stack: Stack, cycle_id: str, tell: Callable[[str, float], None]) -> d
     """Follow a cycle of the trainer to its end."""
     while True:
         row = stack.home.store.cycles.get(cycle_id)
+        if row["outcome"] == "abandoned":  # tried again under another id
+            cycle_id = stack.home.store.cycles.ask(row["assay"], "up")
+            continue
         tell(row["step"], row["progress"])
         if row["state"] in ("done", "failed"):
             return row
@@ -230,10 +233,14 @@ def watch(stack: Stack, stop_after_s: float | None = None) -> None:
         time.sleep(0.5)
 
 
-def end_on_sigterm() -> None:
-    """Let SIGTERM end the block as Ctrl-C does, so that children are stopped in order."""
+def end_on_signals() -> None:
+    """Let SIGTERM end the block as Ctrl-C does, so that children are stopped in order.
+
+    SIGINT too: a shell that starts us in the background has it ignored.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)

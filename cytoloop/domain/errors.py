@@ -67,9 +67,15 @@ class NotReadyYet(StateError):
 
 
 class AccessDenied(CytoloopError):
-    """No credentials, wrong ones, or a role that may not do this."""
+    """No credentials, or wrong ones."""
 
     http_status = 401
+
+
+class Forbidden(CytoloopError):
+    """Known, but this role may not do it."""
+
+    http_status = 403
 
 
 class ExternalError(CytoloopError):

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from cytoloop.adapters.store import Store, StoredCorrection
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.tiling import tiles_of
-from cytoloop.domain.types import Split
 from cytoloop.pipeline.predictors import Predictor
 
 
@@ -48,8 +47,3 @@ def judged_items(
                 truth_HW=store.masks.get(correction.mask),
                 pred_HW=pred_HW[tiles[correction.item.tile].slices],
             )
-
-
-def corrections_of(store: Store, assay: Assay, split: Split) -> list[StoredCorrection]:
-    """The corrections that stand in the wells of one split."""
-    return [c for c in store.corrections.standing(assay.name).values() if c.split == split]

@@ -13,6 +13,7 @@ import numpy as np
 from cytoloop.adapters.registry import Registry
 from cytoloop.adapters.store import Store
 from cytoloop.domain.assay import IGNORE, Assay
+from cytoloop.domain.cip import CODE_VERSION, recipe_digest
 from cytoloop.domain.metrics import confusion_matrix, pixel_metrics
 from cytoloop.domain.types import Method, ModelVersion, TrainingSnapshot
 from cytoloop.nn.device import choose_device
@@ -62,6 +63,7 @@ def train_version(
     base: ModelVersion | None = None,
     device: str = "auto",
     progress: Callable[[EpochReport], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
 ) -> tuple[ModelVersion, FitResult]:
     """Train on a snapshot and register the outcome as a candidate.
 
@@ -82,11 +84,14 @@ def train_version(
         initial=initial,
         device=device,
         progress=progress,
+        cancelled=cancelled,
     )
     document: dict[str, Any] = {
         "preset": preset,
         "train": config.to_dict(),
         "weak_weight": weak_weight,
+        "recipe": recipe_digest(assay.cip),
+        "cip_code": CODE_VERSION,
         "weak_rows": sum(row.source == "weak" for row in snapshot.rows),
         "correction_rows": sum(row.source == "correction" and row.split == "train" for row in snapshot.rows),
         "validation_rows": sum(row.split == "validation" for row in snapshot.rows),

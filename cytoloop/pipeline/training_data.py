@@ -42,6 +42,7 @@ def training_items(
     weak: dict[str, NDArray[np.uint8]] = {}
     corrected: dict[str, NDArray[np.uint8]] = {}
     clean: dict[str, NDArray[np.uint8]] = {}
+    looked: dict[str, NDArray[np.bool_]] = {}
     records = {record.image_id: record for record in store.images.all(assay.name)}
     for row in snapshot.rows:
         mask_HW = store.masks.get(row.mask)
@@ -53,10 +54,15 @@ def training_items(
         full_HW = target.setdefault(row.image_id, np.full((record.height, record.width), IGNORE, np.uint8))
         tile = tiles_of(record.height, record.width, assay.tiling)[row.tile]
         full_HW[tile.slices] = mask_HW
+        looked.setdefault(row.image_id, np.zeros(full_HW.shape, bool))[tile.slices] = True
     items = []
     for image_id in sorted(weak.keys() | corrected.keys()):
         image_CHW = read_image(records[image_id], assay)
-        items += learning_items(image_CHW, corrected.get(image_id), weak.get(image_id), weak_weight)
+        weak_HW = weak.get(image_id)
+        if weak_HW is not None and image_id in looked:
+            # what an expert left out as doubtful (Ignore) is not the teacher's to fill in
+            weak_HW = np.where(looked[image_id], np.uint8(IGNORE), weak_HW)
+        items += learning_items(image_CHW, corrected.get(image_id), weak_HW, weak_weight)
     validation = [
         CleanImage(image_CHW=read_image(records[image_id], assay), truth_HW=truth_HW)
         for image_id, truth_HW in sorted(clean.items())
@@ -72,7 +78,7 @@ def learning_items(
 ) -> list[TrainingItem]:
     """An image's masks as training items: the correction, and the weak mask where no expert looked."""
     items = []
-    if corrected_HW is not None:
+    if corrected_HW is not None and (corrected_HW != IGNORE).any():
         items.append(TrainingItem(image_CHW=image_CHW, mask_HW=corrected_HW, weight=1.0))
     if weak_HW is not None:
         if corrected_HW is not None:

@@ -11,7 +11,7 @@ from flask.typing import ResponseReturnValue
 
 from cytoloop.adapters.store import Store
 from cytoloop.config import Settings
-from cytoloop.domain.errors import AccessDenied, InputError, UnknownVersion
+from cytoloop.domain.errors import Forbidden, InputError, UnknownVersion
 from ml_backend.access import ApiTokens, Caller
 from ml_backend.service import Backend
 
@@ -42,7 +42,7 @@ def blueprint(backend: Backend, store: Store, tokens: ApiTokens, settings: Setti
             token = given.token if given.type == "bearer" else given.password
         who = tokens.caller(token)
         if roles and who.role not in roles:
-            raise AccessDenied(f"role {who.role!r} may not do this; expected one of {list(roles)}")
+            raise Forbidden(f"role {who.role!r} may not do this; expected one of {list(roles)}")
         return who
 
     @routes.get("/api/v1/worklist")
@@ -50,7 +50,7 @@ def blueprint(backend: Backend, store: Store, tokens: ApiTokens, settings: Setti
         who = caller()
         expert = request.args.get("expert", who.name)
         if who.role == "expert" and expert != who.name:
-            raise AccessDenied(f"an expert's token acts only as itself ({who.name!r}), not as {expert!r}")
+            raise Forbidden(f"an expert's token acts only as itself ({who.name!r}), not as {expert!r}")
         limit = _whole("limit", 100)
         entries = backend.worklist(request.args.get("queue", "default"), limit)
         return jsonify(entries=[asdict(entry) for entry in entries])

@@ -14,6 +14,7 @@ from cytoloop.domain.errors import LabelStudioRefused, LabelStudioUnavailable
 from cytoloop.domain.scoring import soften
 from cytoloop.domain.types import ImageRecord, Item, ModelVersion, StoredPrediction
 from cytoloop.domain.worklist import QueuePolicy
+from cytoloop.pipeline.predictors import load_predictor
 from labelstudio_config import publish as publishing
 from labelstudio_config.publish import (
     open_candidates,
@@ -127,6 +128,27 @@ def test_the_api_tells_rank_reason_and_a_link_into_the_tab(tiny: Tiny) -> None:
     assert entries[0].model_version == active(tiny)
     assert entries[0].reason
     assert entries[0].score >= entries[1].score >= entries[2].score
+
+
+def test_two_queues_never_hold_one_item(tiny: Tiny) -> None:
+    model = tiny.store.models.active(tiny.name)
+    predictor = load_predictor(tiny.store, tiny.registry, tiny.assay, model)
+    policies = {"a": QueuePolicy(size=5), "b": QueuePolicy(size=5)}
+    publish(tiny.studio, tiny.store, tiny.assay, predictor, policies)
+
+    def batch(queue: str) -> set[Item]:
+        held = tiny.store.publications.batch(tiny.name, queue)
+        assert held is not None
+        return set(held["items"])
+
+    assert len(batch("a")) == len(batch("b")) == 5
+    assert not batch("a") & batch("b")
+    for item in batch("a"):
+        tiny.correct(item)
+    tiny.intake.reconcile(tiny.assay)
+    assert refill(tiny.studio, tiny.store, tiny.assay, policies) == 1
+    assert batch("a")
+    assert not batch("a") & batch("b")
 
 
 def test_the_window_is_the_batches_and_the_most_doubtful(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

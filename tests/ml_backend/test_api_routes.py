@@ -113,7 +113,7 @@ def test_without_a_token_of_this_server_nothing_is_told(web: FlaskClient, path: 
 
 @pytest.mark.parametrize("path", ["/api/v1/models", "/api/v1/cycles/x"])
 def test_what_an_expert_may_not_see(web: FlaskClient, path: str) -> None:
-    assert "role 'expert' may not" in get(web, path, "expert", 401)["error"]
+    assert "role 'expert' may not" in get(web, path, "expert", 403)["error"]
 
 
 def test_a_browser_sends_the_token_as_a_password(web: FlaskClient) -> None:
@@ -167,7 +167,7 @@ def test_before_the_first_batch_the_worklist_is_empty(web: FlaskClient) -> None:
 def test_an_expert_sees_its_own_list_only(web: FlaskClient) -> None:
     get(web, "/api/v1/worklist", "expert")
     get(web, "/api/v1/worklist", "expert", expert="ada@lab.org")
-    assert "acts only as itself" in get(web, "/api/v1/worklist", "expert", 401, expert="bob")["error"]
+    assert "acts only as itself" in get(web, "/api/v1/worklist", "expert", 403, expert="bob")["error"]
     get(web, "/api/v1/worklist", "service", expert="bob")
 
 
@@ -201,7 +201,7 @@ def test_a_cycle_of_an_assay_that_is_not_here(tiny: Tiny, web: FlaskClient, assa
 
 
 def test_an_expert_asks_for_no_cycle(web: FlaskClient) -> None:
-    assert web.post("/api/v1/cycles", json={}, headers=bearer("expert")).status_code == 401
+    assert web.post("/api/v1/cycles", json={}, headers=bearer("expert")).status_code == 403
 
 
 def test_a_cycle_that_is_not_here(web: FlaskClient) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tiny import Tiny, add_plate, make_tiny, write_fields
 
 import trainer.cycle
+import trainer.runs
 from cytoloop.domain.errors import LabelStudioUnavailable
 from cytoloop.domain.scoring import soften
 from cytoloop.domain.types import ImageRecord, Item, ModelVersion, Split
@@ -48,7 +49,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     def preset(name: str, method: Any, assay: Any, seed: int, **_: Any) -> Any:
         return replace(smoke(method, assay, seed), crop=32, batch=2, epochs=1, steps_per_epoch=2)
 
-    monkeypatch.setattr(trainer.cycle, "preset", preset)
+    monkeypatch.setattr(trainer.runs, "preset", preset)
 
 
 class Said:
@@ -128,7 +129,7 @@ def test_a_whole_cycle_with_real_networks(tiny: Tiny, monkeypatch: pytest.Monkey
     def preset(name: str, method: Any, assay: Any, seed: int, **_: Any) -> Any:
         return replace(smoke(method, assay, seed), crop=64, batch=4)  # the fields are no larger than that
 
-    monkeypatch.setattr(trainer.cycle, "preset", preset)
+    monkeypatch.setattr(trainer.runs, "preset", preset)
     correct_all_splits(tiny)
     cip = tiny.store.models.active(tiny.name).version
     outcome = run(tiny)
@@ -220,12 +221,12 @@ def test_with_nothing_new_nothing_is_trained(tiny: Tiny, said: Said) -> None:
     said.by_method = {"cdl": said.nothing, "joint": said.nothing}
     correct_all_splits(tiny)
     run(tiny)
-    before = tiny.store.models.all(tiny.name)
+    before = [(m.version, m.status) for m in tiny.store.models.all(tiny.name)]
     outcome = run(tiny)
     assert outcome.trained == []
     assert (outcome.outcome, outcome.decision) == ("not-trained", None)
     assert "nothing new: 0 correction(s)" in outcome.reason
-    assert tiny.store.models.all(tiny.name) == before
+    assert [(m.version, m.status) for m in tiny.store.models.all(tiny.name)] == before
     assert outcome.active_after == outcome.active_before
 
 
@@ -280,7 +281,7 @@ def test_another_preset_makes_a_new_base(tiny: Tiny, monkeypatch: pytest.MonkeyP
         config = replace(smoke(method, assay, seed), crop=32, batch=2, epochs=1, steps_per_epoch=2)
         return replace(config, network=replace(config.network, width=8 if name == "smoke" else 4))
 
-    monkeypatch.setattr(trainer.cycle, "preset", preset)
+    monkeypatch.setattr(trainer.runs, "preset", preset)
     correct(tiny, "train", 1)
     run(tiny)
     correct(tiny, "train", 1, tile=1)

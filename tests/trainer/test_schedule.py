@@ -11,11 +11,13 @@ import torch
 from tiny import Tiny, make_tiny
 
 import trainer.cycle
+import trainer.runs
 import trainer.schedule
 from cytoloop.commands.servers import run_trainer
-from cytoloop.domain.errors import LabelStudioRefused, StateError
+from cytoloop.domain.errors import LabelStudioRefused, LabelStudioUnavailable, StateError
 from cytoloop.domain.types import Item
 from cytoloop.domain.worklist import QueuePolicy
+from cytoloop.nn.fit import TrainingCancelled
 from trainer.cycle import CyclePolicy
 from trainer.presets import smoke
 from trainer.schedule import Trainer, build
@@ -38,7 +40,7 @@ def worker(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer]:
     def preset(name: str, method: Any, assay: Any, seed: int, **_: Any) -> Any:
         return replace(smoke(method, assay, seed), crop=32, batch=2, epochs=1, steps_per_epoch=2)
 
-    monkeypatch.setattr(trainer.cycle, "preset", preset)
+    monkeypatch.setattr(trainer.runs, "preset", preset)
     monkeypatch.setattr(trainer.schedule, "LabelStudioClient", lambda url, token: tiny.studio)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -75,20 +77,38 @@ def test_a_cycle_is_run_to_its_report(tiny: Tiny, worker: Trainer) -> None:
     assert told[0] == "reconcile"
 
 
-@pytest.mark.parametrize("error", [LabelStudioRefused("no"), RuntimeError("out of memory"), SystemExit(0)])
+@pytest.mark.parametrize(
+    ("error", "outcome", "reason"),
+    [
+        (LabelStudioRefused("no"), "failed", "no"),
+        (RuntimeError("out of memory"), "failed", "RuntimeError: out of memory"),
+        (LabelStudioUnavailable("away"), "abandoned", "away"),
+        (TrainingCancelled("stopped"), "abandoned", "stopped"),
+        (SystemExit(0), "abandoned", "SystemExit: 0"),
+    ],
+)
 def test_a_failing_cycle_says_so_and_changes_nothing(
-    tiny: Tiny, worker: Trainer, error: BaseException, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny,
+    worker: Trainer,
+    error: BaseException,
+    outcome: str,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(trainer.cycle, "train_version", fail)
+    monkeypatch.setattr(trainer.runs, "train_version", fail)
     before = tiny.store.models.active(tiny.name)
     cycle_id = tiny.store.cycles.ask(tiny.name, "test")
     with pytest.raises(type(error)):
         worker.run_one(cycle_id)
     row = tiny.store.cycles.get(cycle_id)
-    assert (row["state"], row["outcome"], row["reason"]) == ("failed", "failed", str(error))
+    assert (row["state"], row["outcome"], row["reason"]) == ("failed", outcome, reason)
+    # what was not the cycle's fault is tried again; what was would only fail again
+    assert [r["asked_by"] for r in tiny.store.cycles.queued()] == (
+        ["retry"] if outcome == "abandoned" else []
+    )
     assert tiny.store.models.active(tiny.name) == before
     assert tiny.studio.model_version == before.version
     monkeypatch.undo()
@@ -164,7 +184,7 @@ def test_a_failing_cycle_is_not_run_again_at_every_look(
     def fail(*_: Any, **__: Any) -> None:
         raise LabelStudioRefused("no")
 
-    monkeypatch.setattr(trainer.cycle, "train_version", fail)
+    monkeypatch.setattr(trainer.runs, "train_version", fail)
     correct(tiny, 2)
     worker.look(2)
     assert "cycle failed" in caplog.text
@@ -179,9 +199,9 @@ def test_a_cycle_that_was_abandoned_is_asked_for_again(tiny: Tiny, worker: Train
     correct(tiny, 2)
     worker._intake.reconcile(tiny.assay)
     tiny.store.cycles.start(tiny.store.cycles.ask(tiny.name, "test"))
-    tiny.store.cycles.close_abandoned()
-    worker.look(2)
+    worker.look(2)  # the lock is free: whoever ran it is gone
     assert states(tiny) == ["failed", "done"]
+    assert tiny.store.cycles.all(tiny.name)[0]["outcome"] == "abandoned"
 
 
 def test_a_broken_assay_does_not_hold_up_the_others(
@@ -246,8 +266,42 @@ def test_a_bug_in_a_cycle_does_not_end_the_trainer(
         raise RuntimeError("a bug")
 
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(trainer.cycle, "train_version", fail)
+    monkeypatch.setattr(trainer.runs, "train_version", fail)
     cycle_id = tiny.store.cycles.ask(tiny.name, "test")
     run_trainer(tiny.settings, 100, 15)
-    assert tiny.store.cycles.get(cycle_id)["reason"] == "a bug"
+    assert tiny.store.cycles.get(cycle_id)["reason"] == "RuntimeError: a bug"
     assert run_alone == ["scheduled", "closed"]
+
+
+def test_a_cycle_that_runs_elsewhere_is_waited_for_and_not_taken_twice(tiny: Tiny, worker: Trainer) -> None:
+    cycle_id = tiny.store.cycles.ask(tiny.name, "test")
+    assert worker.run_one(cycle_id) is not None
+    assert worker.run_one(cycle_id) is None
+
+
+def test_a_correction_that_comes_in_while_a_cycle_judges_waits_for_the_next(
+    tiny: Tiny, worker: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both sides of a contest are judged on the same items, whatever experts do meanwhile."""
+    correct(tiny, 2)
+    real = trainer.cycle.judged_items
+
+    def busy(*arguments: Any) -> Any:
+        judged = list(real(*arguments))
+        for item in tiny.store.images.tasks(tiny.name):
+            tiny.correct(item)
+        worker._intake.drain()
+        return judged
+
+    monkeypatch.setattr(trainer.cycle, "judged_items", busy)
+    outcome = worker.run_now(tiny.name, "test")
+    assert outcome.outcome in ("promoted", "kept")
+    judged = {(version, split): len(items) for (version, split), items in outcome.judged.items()}
+    assert len({count for (_, split), count in judged.items() if split == "contest"}) <= 1
+
+
+def test_predictions_that_were_deleted_are_made_again(tiny: Tiny, worker: Trainer) -> None:
+    version = tiny.store.models.active(tiny.name).version
+    tiny.store.predictions.forget(tiny.name, version)
+    worker.look(100)
+    assert tiny.store.predictions.count(tiny.name, version) == len(tiny.store.images.tasks(tiny.name))

@@ -13,6 +13,7 @@ import torch
 from tiny import Tiny, make_tiny
 
 import trainer.cycle
+import trainer.runs
 from cytoloop.domain.types import Item
 from cytoloop.domain.worklist import QueuePolicy
 from trainer.cycle import Cycle, CycleOutcome, CyclePolicy
@@ -31,7 +32,7 @@ def _quick() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer.cycle, "preset", preset)
+        patch.setattr(trainer.runs, "preset", preset)
         yield
     torch.set_num_threads(threads)
 

@@ -5,10 +5,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from pathlib import Path
-
-from sqlite_utils import Database
 
 from cytoloop.adapters.masks import Masks
 from cytoloop.adapters.store.connection import SqliteFile
@@ -42,10 +39,6 @@ class Store:
         self.predictions = Predictions(home / "predictions.sqlite3")
         self.inbox = Inbox(home / "inbox.sqlite3")
         self.masks = Masks(home / "masks")
-
-    def transaction(self) -> AbstractContextManager[Database]:
-        """Several writes to the main database, all or nothing."""
-        return self._file.transaction()
 
     def check(self) -> list[str]:
         """``PRAGMA quick_check`` of all three databases; what is wrong, empty if nothing is."""

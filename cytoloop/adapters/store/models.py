@@ -181,6 +181,8 @@ class Cycles:
         """
         with self._file.transaction() as db:
             cycle = self.get(cycle_id)
+            if cycle["state"] != "queued":
+                raise InvalidTransition(f"cycle {cycle_id}: {cycle['state']}, only a queued one can start")
             running = one(db, "SELECT id FROM cycles WHERE assay = ? AND state = 'running'", [cycle["assay"]])
             if running is not None:
                 raise StateError(
@@ -208,12 +210,15 @@ class Cycles:
                 },
             )
 
-    def close_abandoned(self) -> list[str]:
-        """Close cycles that a stopped trainer left running; called when a trainer starts."""
+    def close_abandoned(self, assay: str) -> list[str]:
+        """Close cycles of an assay that a killed process left running; call it holding the assay's lock."""
         with self._file.transaction() as db:
-            left = [row["id"] for row in db.query("SELECT id FROM cycles WHERE state = 'running'")]
+            left = [
+                row["id"]
+                for row in db.query("SELECT id FROM cycles WHERE state = 'running' AND assay = ?", [assay])
+            ]
             for cycle_id in left:
-                self.finish(cycle_id, "failed", "abandoned", "the trainer stopped before the cycle was done")
+                self.finish(cycle_id, "failed", "abandoned", "its process stopped before the cycle was done")
             return left
 
     def get(self, cycle_id: str) -> dict[str, Any]:

@@ -74,6 +74,12 @@ class Predictions:
             for row in rows
         ]
 
+    def count(self, assay: str, version: str) -> int:
+        """Items a version has predictions of."""
+        sql = "SELECT count(*) AS n FROM predictions WHERE assay = ? AND version = ?"
+        row = one(self.file.db, sql, [assay, version])
+        return int(row["n"]) if row else 0
+
     def forget(self, assay: str, version: str) -> None:
         """Drop a version's predictions."""
         with self.file.transaction() as db:

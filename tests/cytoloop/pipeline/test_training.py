@@ -19,7 +19,7 @@ from cytoloop.domain.types import Method, Prediction, TrainingSnapshot
 from cytoloop.nn.fit import EpochReport, TrainConfig
 from cytoloop.nn.unet import UNetConfig
 from cytoloop.nn.weights import load_weights
-from cytoloop.pipeline.judging import corrections_of, judged_items
+from cytoloop.pipeline.judging import judged_items
 from cytoloop.pipeline.predictors import load_predictor
 from cytoloop.pipeline.training import train_version, validation_score, write_weights
 from cytoloop.pipeline.training_data import CleanImage, training_items
@@ -89,7 +89,7 @@ def test_where_a_correction_stands_the_weak_label_does_not(home: SmallHome) -> N
     np.testing.assert_array_equal(weak.mask_HW[TILES[2].slices], stored[TILES[2].slices])
 
 
-def test_pixels_an_expert_left_out_keep_their_weak_label(home: SmallHome) -> None:
+def test_pixels_an_expert_left_out_as_doubtful_are_not_the_teachers_to_fill_in(home: SmallHome) -> None:
     weak_label_store(home.store, home.assay)
     first = home.of("train")[0].image_id
     unsure = np.full((32, 32), IGNORE, np.uint8)
@@ -97,7 +97,8 @@ def test_pixels_an_expert_left_out_keep_their_weak_label(home: SmallHome) -> Non
     home.correct(first, 0, unsure)
     items, _ = training_items(home.store, home.assay, snapshot_of(home, "joint"), 0.5)
     assert (items[1].mask_HW[0, :32] == IGNORE).all()
-    assert (items[1].mask_HW[1:32, :32] != IGNORE).all()
+    assert (items[1].mask_HW[1:32, :32] == IGNORE).all()
+    assert (items[1].mask_HW[32:] != IGNORE).all()
 
 
 def test_a_wholly_corrected_image_has_no_weak_item(home: SmallHome) -> None:
@@ -223,7 +224,8 @@ def test_corrected_items_are_judged_tile_by_tile_and_images_predicted_once(home:
             asked.append(record.image_id)
             return predictor.predict(record)
 
-    corrections = corrections_of(home.store, home.assay, "contest")
+    standing = home.store.corrections.standing(home.assay.name).values()
+    corrections = [c for c in standing if c.split == "contest"]
     judged = list(judged_items(home.store, home.assay, Counting(), corrections))
     assert asked == [contest.image_id]
     assert [item.name for item in judged] == [f"{contest.image_id}/0", f"{contest.image_id}/3"]

@@ -171,22 +171,6 @@ def test_a_store_survives_being_closed_and_opened(tmp_path: Path) -> None:
     again.close()
 
 
-def test_a_stores_transaction_spans_its_subjects(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-
-    def fail() -> None:
-        with store.transaction():
-            store.images.add(make_assay(), [make_record("a")])
-            store.assays.ensure(make_assay())
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fail()
-    assert store.images.all("rosella") == []
-    assert store.assays.names() == []
-    store.close()
-
-
 def test_what_must_not_be_lost_is_synced_at_every_commit(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for file, level in zip(store._files(), (2, 0, 2), strict=True):

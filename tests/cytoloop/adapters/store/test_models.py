@@ -147,8 +147,9 @@ def test_a_stopped_trainers_cycle_is_closed_with_the_reason(store: Store) -> Non
     left = store.cycles.ask("rosella", "ada")
     store.cycles.start(left)
     waiting = store.cycles.ask("rosella", "ada")
-    assert store.cycles.close_abandoned() == [left]
-    assert store.cycles.close_abandoned() == []
+    assert store.cycles.close_abandoned("another") == []
+    assert store.cycles.close_abandoned("rosella") == [left]
+    assert store.cycles.close_abandoned("rosella") == []
     assert (store.cycles.get(left)["state"], store.cycles.get(left)["outcome"]) == ("failed", "abandoned")
     assert store.cycles.get(waiting)["state"] == "queued"
 
