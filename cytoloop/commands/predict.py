@@ -19,6 +19,7 @@ from cytoloop.domain.errors import ConfigError, InputError, StateError
 from cytoloop.domain.scoring import score_item, soften
 from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.types import ImageRecord, ModelVersion
+from cytoloop.pipeline.predictors import NetworkPredictor
 from cytoloop.pipeline.weak_labels import illumination_of
 
 
@@ -94,16 +95,7 @@ def _predictor(
         return f"cip {assay.cip.recipe}", _cip(records, assay)
     else:
         expected, name = None, weights.name
-    # torch costs seconds to import; CIP above does without
-    from cytoloop.nn.device import choose_device
-    from cytoloop.nn.predict import predict_prob
-    from cytoloop.nn.weights import load_weights
-
-    loaded = load_weights(weights, expected)
-    chosen = choose_device(device)
-    return name, lambda record: predict_prob(
-        loaded.model, read_image(record, assay), loaded.normalisation, chosen
-    )
+    return name, NetworkPredictor(name, assay, weights, expected, device).predict
 
 
 def _recipe_of(version: ModelVersion) -> Cip:

@@ -55,7 +55,7 @@ class CipPredictor:
 class NetworkPredictor:
     """A U-Net version."""
 
-    def __init__(self, version: str, assay: Assay, folder: Path, digest: str, device: str) -> None:
+    def __init__(self, version: str, assay: Assay, folder: Path, digest: str | None, device: str) -> None:
         # torch costs seconds to import; a process that serves CIP never pays them
         from cytoloop.nn.device import choose_device
         from cytoloop.nn.predict import predict_prob
