@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ from PIL import Image
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import ImageUnreadable, ShapeError
 from cytoloop.domain.types import ImageRecord
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # our error says where and what, once
 
 RAW_SUFFIXES = (".tif", ".tiff", ".png")
 Image.MAX_IMAGE_PIXELS = 512 * 1024 * 1024  # a whole-slide overview is a mistake here, not a plate
