@@ -69,6 +69,8 @@ class CycleOutcome:
     active_after: str
     outcome: Outcome = "not-trained"
     reason: str = ""
+    standing: dict[Item, StoredCorrection] = field(default_factory=dict)
+    """The corrections this cycle worked with; what comes in meanwhile is the next one's."""
     trained: list[Trained] = field(default_factory=list)
     decision: ContestDecision | None = None
     challenger: str | None = None
@@ -129,7 +131,7 @@ class Cycle:
                 outcome.notes.append(f"An earlier cycle was interrupted: {resumed}.")
             weak_label_store(store, assay)
             # Read once: experts go on while a cycle trains, and its models must be judged on one set of items.
-            self._standing = store.corrections.standing(assay.name)
+            self._standing = outcome.standing = store.corrections.standing(assay.name)
             active = store.models.active(assay.name)
             outcome.active_before = outcome.active_after = active.version
         with self._step(outcome, "train", 0.05):

@@ -61,7 +61,7 @@ def rebuild(store: Store, assay: str, cycle_id: str) -> Path:
 
 def _report(store: Store, outcome: CycleOutcome, folder: Path) -> CycleReport:
     assay = outcome.assay
-    standing = list(store.corrections.standing(assay.name).values())
+    standing = list(outcome.standing.values())
     finished = datetime.now(UTC)
     previous = _previous_start(store, assay.name, outcome.cycle_id)
     method_of: dict[str, Method] = {m.version: m.method for m in store.models.all(assay.name)}

@@ -290,12 +290,14 @@ def test_a_correction_that_comes_in_while_a_cycle_judges_waits_for_the_next(
         judged = list(real(*arguments))
         for item in tiny.store.images.tasks(tiny.name):
             tiny.correct(item)
-        worker._intake.drain()
+        worker._intake.reconcile(tiny.assay)
         return judged
 
     monkeypatch.setattr(trainer.cycle, "judged_items", busy)
     outcome = worker.run_now(tiny.name, "test")
     assert outcome.outcome in ("promoted", "kept")
+    assert len(outcome.standing) == 2, "the report counts what the cycle worked with"
+    assert len(tiny.store.corrections.standing(tiny.name)) > 2
     judged = {(version, split): len(items) for (version, split), items in outcome.judged.items()}
     assert len({count for (_, split), count in judged.items() if split == "contest"}) <= 1
 
