@@ -143,26 +143,65 @@ def write_mask(path: Path, mask_HW: NDArray[np.uint8], palette: bytes | None = N
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
-    """An indexed or 8-bit grey PNG as class indices (H, W).
+    """A PNG or TIFF whose pixel values are class indices: uint8 (H, W).
+
+    Read as they are stored: indexed, grey of any depth, 1 bit (True is 1). Deeper grey is taken where
+    every value is a whole number of 0…255, so nothing is rounded or cut.
 
     Raises
     ------
     ImageUnreadable
-        If it is missing, truncated, or a colour picture rather than an index image.
+        If it is missing, truncated, a colour picture, of several pages, or holds a value that is no index.
     """
     try:
-        with Image.open(path) as image:
-            image.load()
-            if image.mode not in ("P", "L", "1"):
-                raise ImageUnreadable(f"{path}: a {image.mode} picture, expected an 8-bit index image")
-            mask = np.array(image)
+        array = _tiff_mask(path) if path.suffix.lower() in (".tif", ".tiff") else _png_mask(path)
     except FileNotFoundError:
         raise ImageUnreadable(f"{path}: no such file") from None
     except ImageUnreadable:
         raise
     except Exception as error:  # as in read_planes
         raise ImageUnreadable(f"{path}: cannot be read as a mask ({_told(error)})") from error
-    return mask.astype(np.uint8)
+    if array.dtype in (np.uint8, np.bool_):
+        return array.astype(np.uint8, copy=False)
+    is_index_HW = (array >= 0) & (array <= 255) & (array == np.floor(array))
+    if not is_index_HW.all():
+        row, column = (int(place) for place in np.argwhere(~is_index_HW)[0])
+        raise ImageUnreadable(
+            f"{path}: {array.dtype} with {np.count_nonzero(~is_index_HW)} pixels that are no class index, first "
+            f"{array[row, column]} at row {row}, column {column}; expected whole numbers of 0…255"
+        )
+    return array.astype(np.uint8)
+
+
+def _png_mask(path: Path) -> NDArray[Any]:
+    with Image.open(path) as image:
+        image.load()
+        if image.mode not in ("P", "L", "1", "F") and not image.mode.startswith("I"):
+            raise _colour(path, image.mode)
+        array: NDArray[Any] = np.array(image)
+    return array
+
+
+def _tiff_mask(path: Path) -> NDArray[Any]:
+    with tifffile.TiffFile(path) as tiff:
+        series = tiff.series[0]
+        if "S" in series.axes:
+            raise _colour(path, f"{series.shape[series.axes.index('S')]}-sample")
+        array: NDArray[Any] = series.asarray()
+    while array.ndim > 2 and len(array) == 1:  # one page, one channel, one time
+        array = array[0]
+    if array.ndim != 2:
+        raise ImageUnreadable(f"{path}: array of shape {array.shape}, expected one page (H, W)")
+    if array.dtype.kind not in "buif":
+        raise ImageUnreadable(f"{path}: values are {array.dtype}, expected whole numbers of 0…255")
+    return array
+
+
+def _colour(path: Path, mode: str) -> ImageUnreadable:
+    return ImageUnreadable(
+        f"{path}: a {mode} picture, expected an 8-bit index image (indexed or grey PNG, whose values are "
+        "the classes; colours cannot be told apart safely)"
+    )
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], durable: bool = False) -> None:

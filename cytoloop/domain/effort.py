@@ -27,8 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cytoloop.domain.assay import IGNORE
-from cytoloop.domain.errors import ShapeError
+from cytoloop.domain.objects import Labels, Window, looked_at, objects_of, overlaps, pair_objects
 
 MINUTES_TO_LOOK = 0.75
 """Open an item, look at both channels, save; paid even when nothing changes. The paper's time to rate."""
@@ -46,11 +45,6 @@ MINUTES_PER_BOUNDARY_PIXEL = 0.005
 """Paint or erase along a pixel of outline."""
 TOLERANCE = 2.0
 """Pixels within which an outline is left as it is; the paper's boundary score forgives 3.19."""
-SAME_OBJECT_IOU = 0.1
-"""Overlap from which two objects are one that changed, as for the paper's boxes."""
-
-_EIGHT = np.ones((3, 3), np.bool_)
-Labels = NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +87,7 @@ def correction_effort(before_HW: NDArray[np.uint8], after_HW: NDArray[np.uint8])
     ShapeError
         If the masks differ in shape or are not uint8 (H, W).
     """
-    seen_before_HW, seen_after_HW = _looked_at(before_HW, after_HW)
+    seen_before_HW, seen_after_HW = looked_at(before_HW, after_HW, "correction effort", ("before", "after"))
     change = _compare(seen_before_HW, seen_after_HW)
     blank = _compare(np.zeros_like(seen_after_HW), seen_after_HW)
     return replace(change, minutes=min(change.minutes, blank.minutes))
@@ -116,50 +110,28 @@ def drawing_minutes(after_HW: NDArray[np.uint8]) -> float:
     return correction_effort(np.zeros_like(after_HW), after_HW).minutes
 
 
-def _looked_at(
-    before_HW: NDArray[np.uint8], after_HW: NDArray[np.uint8]
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Both masks with what either leaves out as background."""
-    for name, mask_HW in (("before", before_HW), ("after", after_HW)):
-        if mask_HW.ndim != 2 or mask_HW.dtype != np.uint8:
-            raise ShapeError(
-                f"correction effort: {name} is {mask_HW.dtype} {mask_HW.shape}, expected uint8 (H, W)"
-            )
-    if before_HW.shape != after_HW.shape:
-        raise ShapeError(
-            f"correction effort: before {before_HW.shape}, after {after_HW.shape}; expected one shape"
-        )
-    is_ignored_HW = (before_HW == IGNORE) | (after_HW == IGNORE)
-    background = np.uint8(0)
-    return (
-        np.where(is_ignored_HW, background, before_HW),
-        np.where(is_ignored_HW, background, after_HW),
-    )
-
-
 def _compare(before_HW: NDArray[np.uint8], after_HW: NDArray[np.uint8]) -> CorrectionEffort:
     """Count and price the changes, without the cap."""
-    old_HW, old_classes = _objects(before_HW)
-    new_HW, new_classes = _objects(after_HW)
+    old_objects, new_objects = objects_of(before_HW), objects_of(after_HW)
+    old_HW, new_HW = old_objects.labels_HW, new_objects.labels_HW
     old_outline_HW, new_outline_HW = _outline(old_HW), _outline(new_HW)
-    pairs = _pair(old_HW, len(old_classes), new_HW, len(new_classes))
+    pairs = pair_objects(overlaps(old_objects, new_objects))
 
-    outlines = np.bincount(new_HW[new_outline_HW], minlength=len(new_classes) + 1)
+    outlines = np.bincount(new_HW[new_outline_HW], minlength=len(new_objects) + 1)
     boundary = int(outlines[1:].sum()) - sum(int(outlines[new]) for _, new in pairs)
     relabelled = reshaped = 0
-    old_boxes, new_boxes = ndimage.find_objects(old_HW), ndimage.find_objects(new_HW)
     for old, new in pairs:
-        box = _union(old_boxes[old - 1], new_boxes[new - 1])
+        box = _union(old_objects.windows[old - 1], new_objects.windows[new - 1])
         off = _outline_off(
             old_outline_HW[box] & (old_HW[box] == old), new_outline_HW[box] & (new_HW[box] == new)
         )
         boundary += off
-        if old_classes[old - 1] != new_classes[new - 1]:
+        if old_objects.classes[old - 1] != new_objects.classes[new - 1]:
             relabelled += 1
         elif off:
             reshaped += 1
-    added, removed = len(new_classes) - len(pairs), len(old_classes) - len(pairs)
-    missing_share = added / len(new_classes) if new_classes else 0.0
+    added, removed = len(new_objects) - len(pairs), len(old_objects) - len(pairs)
+    missing_share = added / len(new_objects) if len(new_objects) else 0.0
     return CorrectionEffort(
         objects_added=added,
         objects_removed=removed,
@@ -173,17 +145,6 @@ def _compare(before_HW: NDArray[np.uint8], after_HW: NDArray[np.uint8]) -> Corre
         + MINUTES_PER_RESHAPED * reshaped
         + MINUTES_PER_BOUNDARY_PIXEL * boundary,
     )
-
-
-def _objects(mask_HW: NDArray[np.uint8]) -> tuple[Labels, list[int]]:
-    """Components numbered from 1 over all classes, and the class of each."""
-    labels_HW = np.zeros(mask_HW.shape, np.int32)
-    classes: list[int] = []
-    for value in np.unique(mask_HW[mask_HW > 0]):
-        parts_HW, count = ndimage.label(mask_HW == value, _EIGHT)
-        labels_HW += np.where(parts_HW > 0, parts_HW + len(classes), 0).astype(np.int32)
-        classes += [int(value)] * count
-    return labels_HW, classes
 
 
 def _outline(labels_HW: Labels) -> NDArray[np.bool_]:
@@ -203,31 +164,7 @@ def _outline(labels_HW: Labels) -> NDArray[np.bool_]:
     return outline_HW
 
 
-def _pair(old_HW: Labels, old_count: int, new_HW: Labels, new_count: int) -> list[tuple[int, int]]:
-    """Pairs (old, new) of objects that overlap enough, each object at most once, best first."""
-    both_HW = (old_HW > 0) & (new_HW > 0)
-    codes, shared = np.unique(
-        old_HW[both_HW].astype(np.int64) * (new_count + 1) + new_HW[both_HW], return_counts=True
-    )
-    olds, news = np.divmod(codes, new_count + 1)
-    old_sizes = np.bincount(old_HW.ravel(), minlength=old_count + 1)
-    new_sizes = np.bincount(new_HW.ravel(), minlength=new_count + 1)
-    overlap = shared / (old_sizes[olds] + new_sizes[news] - shared)
-    pairs: list[tuple[int, int]] = []
-    used_old: set[int] = set()
-    used_new: set[int] = set()
-    for index in np.argsort(-overlap, kind="stable"):
-        old, new = int(olds[index]), int(news[index])
-        if overlap[index] < SAME_OBJECT_IOU:
-            break
-        if old not in used_old and new not in used_new:
-            pairs.append((old, new))
-            used_old.add(old)
-            used_new.add(new)
-    return pairs
-
-
-def _union(one: tuple[slice, ...], other: tuple[slice, ...]) -> tuple[slice, slice]:
+def _union(one: Window, other: Window) -> Window:
     """Smallest rectangle around both."""
     rows, columns = (
         slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(one, other, strict=True)

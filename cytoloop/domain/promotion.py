@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoloop.domain.errors import ConfigError, InputError, ShapeError
-from cytoloop.domain.metrics.pixels import iou_of, mean_ignoring_nan
-from cytoloop.domain.metrics.summary import number_or_none
+from cytoloop.domain.metrics.intervals import draw_groups, iou_of_present, resampled_mean_iou
+from cytoloop.domain.metrics.pixels import mean_ignoring_nan, number_or_none
 
 _ROUNDING = 1e-9  # a drop of exactly the allowed size is allowed, whatever binary fractions say
 
@@ -166,8 +166,8 @@ def decide(
         challenger_GKK[place[item.group]] += item.confusion_challenger
         active_GKK[place[item.group]] += item.confusion_active
 
-    iou_challenger_K = _iou_of_present(challenger_GKK.sum(axis=0))
-    iou_active_K = _iou_of_present(active_GKK.sum(axis=0))
+    iou_challenger_K = iou_of_present(challenger_GKK.sum(axis=0))
+    iou_active_K = iou_of_present(active_GKK.sum(axis=0))
     present = active_GKK.sum(axis=(0, 2)) > 0
     mean_challenger = float(mean_ignoring_nan(iou_challenger_K))
     mean_active = float(mean_ignoring_nan(iou_active_K))
@@ -226,29 +226,12 @@ def _check(items: Sequence[ContestItem], class_count: int) -> None:
         raise InputError(f"contest: items {twice} come more than once, expected each item once")
 
 
-def _iou_of_present(confusion_BKK: NDArray[np.float64]) -> NDArray[np.float64]:
-    """IoU per class; NaN for classes the truth does not hold, whatever was predicted.
-
-    Such a class would be 0 for a version that predicts it once and undefined for one that does not: one
-    stray pixel would move the mean by 1 / K. The stray pixels still count against the class they lie in.
-    """
-    return np.where(confusion_BKK.sum(axis=-1) > 0, iou_of(confusion_BKK), np.nan)
-
-
 def _lower_bound(
     challenger_GKK: NDArray[np.float64], active_GKK: NDArray[np.float64], policy: ContestPolicy
 ) -> float:
     """One-sided lower bound of the gain in mean IoU: groups drawn with replacement, both sides alike."""
-    group_count, class_count, _ = challenger_GKK.shape
-    shares = np.full(group_count, 1 / group_count)
-    rng = np.random.default_rng(policy.seed)
-    times_BG = rng.multinomial(group_count, shares, size=policy.bootstrap).astype(np.float64)
-    mean_B = [
-        mean_ignoring_nan(
-            _iou_of_present((times_BG @ side.reshape(group_count, -1)).reshape(-1, class_count, class_count))
-        )
-        for side in (challenger_GKK, active_GKK)
-    ]
+    times_BG = draw_groups(len(active_GKK), policy.bootstrap, policy.seed)
+    mean_B = [resampled_mean_iou(side, times_BG) for side in (challenger_GKK, active_GKK)]
     return float(np.quantile(mean_B[0] - mean_B[1], 1 - policy.confidence))
 
 

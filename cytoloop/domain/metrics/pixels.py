@@ -10,6 +10,7 @@ Legend: K classes, H rows, W columns; B any leading axes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,17 @@ def mean_ignoring_nan(values: NDArray[np.floating[Any]], axis: int = -1) -> NDAr
     return _ratio(np.where(known, values, 0.0).sum(axis=axis), known.sum(axis=axis))
 
 
+def number_or_none(value: float) -> float | None:
+    """Return the number as JSON can carry it: NaN and infinities become None.
+
+    Examples
+    --------
+    >>> number_or_none(0.5), number_or_none(float("nan"))
+    (0.5, None)
+    """
+    return float(value) if isfinite(value) else None
+
+
 def iou_of(confusion_BKK: NDArray[Any]) -> NDArray[np.float64]:
     """Intersection over union per class: C_kk / (row_k + column_k - C_kk).
 
@@ -137,6 +149,10 @@ class PixelMetrics:
     """Mean of ``accuracy_K`` over classes, NaN left out."""
     mean_iou: float
     """Mean of ``iou_K`` over classes, NaN left out."""
+    mean_precision: float
+    """Mean of ``precision_K`` over classes, NaN left out."""
+    mean_specificity: float
+    """Mean of ``specificity_K`` over classes, NaN left out."""
     weighted_iou: float
     """``iou_K`` weighted by the class's share of true pixels."""
 
@@ -167,15 +183,19 @@ def pixel_metrics(confusion_KK: NDArray[Any]) -> PixelMetrics:
     row_K, column_K, total = confusion_KK.sum(axis=1), confusion_KK.sum(axis=0), confusion_KK.sum()
     accuracy_K = _ratio(hit_K, row_K)
     iou_K = iou_of(confusion_KK)
+    precision_K = _ratio(hit_K, column_K)
+    specificity_K = _ratio(total - row_K - column_K + hit_K, total - row_K)
     # Where row_k is 0 the weight is 0, whatever the IoU: NaN must not take the sum over.
     weighted = float(_ratio(np.where(row_K > 0, row_K * np.nan_to_num(iou_K), 0.0).sum(), total))
     return PixelMetrics(
         accuracy_K=accuracy_K,
         iou_K=iou_K,
-        precision_K=_ratio(hit_K, column_K),
-        specificity_K=_ratio(total - row_K - column_K + hit_K, total - row_K),
+        precision_K=precision_K,
+        specificity_K=specificity_K,
         global_accuracy=float(_ratio(hit_K.sum(), total)),
         mean_accuracy=float(mean_ignoring_nan(accuracy_K)),
         mean_iou=float(mean_ignoring_nan(iou_K)),
+        mean_precision=float(mean_ignoring_nan(precision_K)),
+        mean_specificity=float(mean_ignoring_nan(specificity_K)),
         weighted_iou=weighted,
     )

@@ -203,11 +203,61 @@ def test_only_uint8_planes_are_masks(bad: Any) -> None:
         encode_mask(bad)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "I;16"])
-def test_a_colour_or_deep_picture_is_no_mask(tmp_path: Path, mode: str) -> None:
-    Image.new(mode, (4, 4)).save(tmp_path / "a.png")
-    with pytest.raises(ImageUnreadable, match=rf"a\.png: a {mode} picture, expected an 8-bit index image"):
-        read_mask(tmp_path / "a.png")
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "CMYK"])
+def test_a_colour_picture_is_no_mask(tmp_path: Path, mode: str) -> None:
+    name = "a.png" if mode != "CMYK" else "a.tif"  # PNG has no CMYK
+    Image.new(mode, (4, 3)).save(tmp_path / name)
+    told = mode if mode != "CMYK" else "4-sample"
+    with pytest.raises(ImageUnreadable, match=rf"{name}: a {told} picture, expected an 8-bit index image"):
+        read_mask(tmp_path / name)
+
+
+def test_an_index_mask_of_any_depth_and_kind_is_read_as_it_is_stored(tmp_path: Path) -> None:
+    mask_HW = np.array([[0, 1, 2], [255, 1, 0]], np.uint8)
+    Image.fromarray(mask_HW.astype(np.uint16)).save(tmp_path / "deep.png")
+    palette = Image.fromarray(mask_HW)
+    palette.putpalette(bytes(range(255, -1, -1)) * 3)  # colours say nothing
+    palette.save(tmp_path / "palette.png")
+    for dtype in (np.uint8, np.uint16, np.int32, np.float32):
+        tifffile.imwrite(tmp_path / f"{np.dtype(dtype)}.tif", mask_HW.astype(dtype))
+    tifffile.imwrite(tmp_path / "page.tiff", mask_HW[np.newaxis], metadata={"axes": "ZYX"})
+    found = sorted(tmp_path.iterdir())
+    assert len(found) == 7
+    for path in found:
+        read = read_mask(path)
+        assert read.dtype == np.uint8
+        np.testing.assert_array_equal(read, mask_HW, err_msg=path.name)
+    Image.fromarray(mask_HW > 0).save(tmp_path / "bits.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "bits.png"), mask_HW > 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "told"),
+    [
+        (256, np.uint16, r"uint16 with 2 pixels that are no class index, first 256 at row 1, column 2"),
+        (
+            -1,
+            np.int16,
+            r"int16 with 2 pixels .* first -1 at row 1, column 2; expected whole numbers of 0…255",
+        ),
+        (1.5, np.float32, r"float32 with 2 pixels .* first 1\.5 at row 1, column 2"),
+        (np.nan, np.float32, r"float32 .* first nan at row 1, column 2"),
+    ],
+)
+def test_a_value_that_is_no_index_is_named_with_its_place(
+    tmp_path: Path, value: float, dtype: type, told: str
+) -> None:
+    array = np.zeros((3, 4), dtype)
+    array[1, 2] = array[2, 0] = value
+    tifffile.imwrite(tmp_path / "a.tif", array)
+    with pytest.raises(ImageUnreadable, match=rf"a\.tif: {told}"):
+        read_mask(tmp_path / "a.tif")
+
+
+def test_a_mask_of_several_pages_is_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((2, 3, 4), np.uint8), photometric="minisblack")
+    with pytest.raises(ImageUnreadable, match=r"a\.tif: array of shape \(2, 3, 4\), expected one page"):
+        read_mask(tmp_path / "a.tif")
 
 
 def test_a_truncated_mask_is_refused(tmp_path: Path) -> None:

@@ -33,6 +33,38 @@ def test_nearer_than_equals_a_distance_transform(points: np.ndarray, theta: floa
     assert_array_equal(nearer_than(points, theta), expected)
 
 
+def bf_by_distance_transforms(truth: np.ndarray, pred: np.ndarray, value: int, theta: float) -> tuple:
+    """The definition again with scipy: (BF, strict BF) of one class."""
+    ignored = (truth == 255) | (pred == 255)
+    far = distance_transform_edt(~ignored) >= theta if ignored.any() else np.ones_like(ignored)
+    cross = generate_binary_structure(2, 1)
+    edges = [(m == value) & ~binary_erosion(m == value, cross, border_value=0) & far for m in (truth, pred)]
+    if not edges[0].any() or not edges[1].any():
+        return np.nan, 0.0 if edges[0].any() or edges[1].any() else np.nan
+    recall, precision = (
+        (distance_transform_edt(~edges[1 - side])[edges[side]] < theta).mean() for side in (0, 1)
+    )
+    score = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    return score, score
+
+
+@given(data=st.data(), theta=st.floats(0.5, 4))
+def test_the_score_equals_its_definition_by_distance_transforms(data: st.DataObject, theta: float) -> None:
+    masks = arrays(np.uint8, (9, 12), elements=st.sampled_from([0, 0, 0, 1, 1, 2, 255]))
+    truth, pred = data.draw(masks), data.draw(masks)
+    found = boundary_scores(truth, pred, 3, theta)
+    expected = [bf_by_distance_transforms(truth, pred, value, theta) for value in range(3)]
+    assert_allclose(found.bf_K, [bf for bf, _ in expected])
+    assert_allclose(found.strict_K, [strict for _, strict in expected])
+
+
+def test_the_tolerance_follows_the_size_of_the_mask() -> None:
+    # two single pixels 6 apart: nearer than 6.38 px in a whole field, not than 3.19 px in its quarter
+    for shape, expected in (((512, 680), 1.0), ((256, 340), 0.0)):
+        truth, pred = square(50, 50, 1, shape), square(50, 56, 1, shape)
+        assert boundary_scores(truth, pred, 2).bf_K[1] == expected
+
+
 def test_tolerance_is_not_rounded() -> None:
     assert boundary_tolerance(512, 680) == pytest.approx(6.384, abs=1e-3)
     assert boundary_tolerance(256, 340) == pytest.approx(3.192, abs=1e-3)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose
 from sklearn.metrics import confusion_matrix as sklearn_confusion
-from sklearn.metrics import jaccard_score
+from sklearn.metrics import jaccard_score, multilabel_confusion_matrix, precision_score, recall_score
 
 from cytoloop.domain.errors import ShapeError
 from cytoloop.domain.metrics import confusion_matrix, mean_ignoring_nan, pixel_metrics
@@ -49,6 +49,41 @@ def test_equals_scikit_learn(truth: np.ndarray, pred: np.ndarray) -> None:
     assert_allclose(np.nan_to_num(metrics.iou_K), theirs)
     weighted = jaccard_score(truth[both], pred[both], labels=[0, 1, 2], average="weighted", zero_division=0)
     assert metrics.weighted_iou == pytest.approx(weighted)
+
+
+@given(truth=MASKS, pred=MASKS)
+def test_recall_precision_and_specificity_equal_scikit_learn(truth: np.ndarray, pred: np.ndarray) -> None:
+    both = (truth != 255) & (pred != 255)
+    if not both.any():
+        return
+    found, options = pixel_metrics(confusion_matrix(truth, pred, 3)), {"labels": [0, 1, 2], "average": None}
+    true_N, pred_N = truth[both], pred[both]
+    assert_allclose(found.accuracy_K, recall_score(true_N, pred_N, zero_division=np.nan, **options))
+    assert_allclose(found.precision_K, precision_score(true_N, pred_N, zero_division=np.nan, **options))
+    tables = multilabel_confusion_matrix(true_N, pred_N, labels=[0, 1, 2])
+    negatives = tables[:, 0].sum(axis=1)  # true negatives and false positives
+    expected = np.divide(tables[:, 0, 0], negatives, out=np.full(3, np.nan), where=negatives > 0)
+    assert_allclose(found.specificity_K, expected)
+    assert found.global_accuracy == pytest.approx((true_N == pred_N).mean())
+    for mean, values in (
+        (found.mean_accuracy, found.accuracy_K),
+        (found.mean_precision, found.precision_K),
+        (found.mean_specificity, found.specificity_K),
+    ):
+        known = values[~np.isnan(values)]
+        assert mean == pytest.approx(known.mean() if known.size else np.nan, nan_ok=True)
+
+
+def test_pixels_ignored_on_either_side_change_nothing() -> None:
+    truth = np.array([[0, 1, 1, 2]], np.uint8)
+    pred = np.array([[0, 1, 2, 2]], np.uint8)
+    alone = confusion_matrix(truth, pred, 3)
+    longer = confusion_matrix(
+        np.append(truth, [[255, 255, 2]], axis=1).astype(np.uint8),
+        np.append(pred, [[255, 1, 255]], axis=1).astype(np.uint8),
+        3,
+    )
+    assert longer.tolist() == alone.tolist()
 
 
 def test_a_class_that_is_nowhere_is_undefined_and_left_out_of_the_means() -> None:
