@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cytoloop.domain.assay import Assay, Channel, Cip, Display, LabelClass
+from cytoloop.domain.assay import Assay, Channel, Cip, Display, LabelClass, Teacher
+from cytoloop.domain.cip import teachers_of
 from cytoloop.domain.errors import ConfigError
 
 _Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
@@ -35,9 +36,22 @@ class _Class(_Strict):
     hotkey: str | None = Field(default=None, min_length=1, max_length=1)
 
 
+class _Teacher(_Strict):
+    recipe: str | None = None
+    parameters: dict[str, float] = {}
+
+
 class _Cip(_Strict):
     recipe: str
     parameters: dict[str, float] = {}
+    teachers: list[_Teacher] = []
+    agreement: float = Field(default=0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _votes(self) -> _Cip:
+        if self.agreement > 0 and not self.teachers:
+            raise ValueError(f"agreement is {self.agreement:g} with one teacher, expected teachers beside it")
+        return self
 
 
 class _Display(_Strict):
@@ -140,12 +154,18 @@ def read_assay(path: Path) -> Assay:
     if parsed.name != path.stem:
         raise ConfigError(f"{path}: name is {parsed.name!r}, expected {path.stem!r} as the file is called")
     rows, columns = parsed.tiling.split("x")
+    cip = _cip(parsed.cip)
+    if cip.teachers:
+        try:
+            teachers_of(cip)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
     return Assay(
         name=parsed.name,
         channels=tuple(Channel(**c.model_dump()) for c in parsed.channels),
         classes=tuple(LabelClass(**c.model_dump()) for c in parsed.classes),
         ignore=LabelClass(**parsed.ignore.model_dump()),
-        cip=Cip(**parsed.cip.model_dump()),
+        cip=cip,
         pixel_size_um=parsed.pixel_size_um,
         tiling=(int(rows), int(columns)),
         class_priority=tuple(parsed.class_priority),
@@ -153,6 +173,33 @@ def read_assay(path: Path) -> Assay:
         training_preset=parsed.training,
         queues=tuple(parsed.queues),
     )
+
+
+def _cip(parsed: _Cip) -> Cip:
+    return Cip(
+        recipe=parsed.recipe,
+        parameters=parsed.parameters,
+        teachers=tuple(Teacher(**teacher.model_dump()) for teacher in parsed.teachers),
+        agreement=parsed.agreement,
+    )
+
+
+def cip_text(cip: Cip) -> str:
+    """The ``cip:`` block of an assay file, as ``read_assay`` reads it; what is at its default is left out."""
+    block: dict[str, Any] = {"recipe": cip.recipe}
+    if cip.parameters:
+        block["parameters"] = dict(cip.parameters)
+    if cip.teachers:
+        block["teachers"] = [
+            {
+                **({} if teacher.recipe is None else {"recipe": teacher.recipe}),
+                "parameters": dict(teacher.parameters),
+            }
+            for teacher in cip.teachers
+        ]
+        block["agreement"] = cip.agreement
+    text: str = yaml.safe_dump({"cip": block}, sort_keys=False)
+    return text
 
 
 def _explain(path: Path, error: Any) -> str:

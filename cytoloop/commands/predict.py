@@ -14,7 +14,7 @@ from cytoloop.adapters.images import palette_of, read_image, write_atomically, w
 from cytoloop.adapters.plates import read_plate
 from cytoloop.commands.home import Home
 from cytoloop.domain.assay import Assay, Cip
-from cytoloop.domain.cip import CODE_VERSION, make_weak_label
+from cytoloop.domain.cip import CODE_VERSION, cip_of, make_weak_label
 from cytoloop.domain.errors import ConfigError, InputError, StateError
 from cytoloop.domain.scoring import score_item, soften
 from cytoloop.domain.tiling import tiles_of
@@ -106,7 +106,7 @@ def _recipe_of(version: ModelVersion) -> Cip:
             f"model {version.version}: made by CIP code {config['code_version']}, this is {CODE_VERSION}; "
             "expected the same: import the plate again for a version of this code"
         )
-    return Cip(recipe=config["recipe"], parameters=config["parameters"])
+    return cip_of(config)
 
 
 def _cip(records: list[ImageRecord], assay: Assay) -> Callable[[ImageRecord], NDArray[np.float32]]:
@@ -118,6 +118,6 @@ def _cip(records: list[ImageRecord], assay: Assay) -> Callable[[ImageRecord], ND
     def ask(record: ImageRecord) -> NDArray[np.float32]:
         illumination_CHW = illumination[record.plate, record.height, record.width]
         weak = make_weak_label(read_image(record, assay), record.image_key, assay.cip, illumination_CHW)
-        return soften(weak.mask_HW, assay.class_count)
+        return soften(weak.mask_HW, assay.class_count, weak.confidence_HW)
 
     return ask

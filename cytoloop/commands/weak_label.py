@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 
 from cytoloop.adapters.images import palette_of, read_image, write_atomically, write_mask
 from cytoloop.adapters.plates import image_folder, read_plate
+from cytoloop.commands.cip_debug import DebugFolder, clear
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.cip import (
     CODE_VERSION,
-    effective_parameters,
+    cip_document,
     make_weak_label,
     plate_illumination,
     recipe_digest,
-    recipe_of,
+    teachers_of,
 )
 from cytoloop.domain.cip.operators import use_one_thread
 from cytoloop.domain.digest import digest_of_pixels
@@ -33,6 +34,8 @@ from cytoloop.domain.types import ImageRecord
 logger = logging.getLogger(__name__)
 
 PROVENANCE = "provenance.json"
+CONFIDENCE = "confidence"
+"""Folder beside the masks."""
 Progress = Callable[[int, int], None]
 
 _Plate = tuple[str, int, int]
@@ -49,6 +52,8 @@ class WeakLabelFile:
     """File name in the output folder."""
     class_pixels: Mapping[str, int]
     """Pixels by class name, background included."""
+    confidence: str | None = None
+    """Path in the output folder of the share of teachers behind each pixel; None: one teacher."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +76,12 @@ def weak_label_command(
     assay: Assay,
     workers: int = 1,
     progress: Progress | None = None,
+    debug_dir: Path | None = None,
 ) -> WeakLabelSummary:
     """Write ``out/<image_id>.png`` for every image of a plate folder, and how they were made.
+
+    Where several teachers vote, ``out/confidence/<image_id>.png`` (8-bit grey) tells how many of them
+    gave a pixel its class: 255 = all.
 
     ``provenance.json`` is removed first and written last: where it stands, the run came to its end,
     and it lists every mask that belongs to it. An image that cannot be read or labelled has no mask
@@ -88,6 +97,8 @@ def weak_label_command(
         Processes, >= 1; the masks do not depend on it.
     progress : callable, optional
         Called with (images done, images in all).
+    debug_dir : Path, optional
+        Where intermediate images go: ``debug_dir/<image_id>/index.html`` shows each step of an image.
 
     Raises
     ------
@@ -98,13 +109,15 @@ def weak_label_command(
         If ``source`` holds no image.
     """
     _check(source, out, assay, workers)
+    if debug_dir is not None and debug_dir.resolve() in (source.resolve(), image_folder(source).resolve()):
+        raise ConfigError(f"{debug_dir}: the images are there; expected another folder for the steps")
     failures: list[str] = []
     records = read_plate(source, assay, on_problem=lambda error: failures.append(str(error)))
     out.mkdir(parents=True, exist_ok=True)
     (out / PROVENANCE).unlink(missing_ok=True)
 
     illumination = _illumination_by_plate(records, assay)
-    jobs = ((record, assay, illumination.get(_plate_of(record)), out) for record in records)
+    jobs = ((record, assay, illumination.get(_plate_of(record)), out, debug_dir) for record in records)
     written: list[WeakLabelFile] = []
     for done, result in enumerate(_run(jobs, workers), start=1):
         if isinstance(result, WeakLabelFile):
@@ -135,8 +148,7 @@ def weak_label_command(
 
 
 def _check(source: Path, out: Path, assay: Assay, workers: int) -> None:
-    recipe = recipe_of(assay.cip)
-    effective_parameters(assay.cip)
+    recipe, _ = teachers_of(assay.cip)[0]
     if workers < 1:
         raise ConfigError(f"{workers} workers, expected >= 1")
     if len(assay.channels) != recipe.channel_count:
@@ -177,7 +189,7 @@ def _readable(records: Iterable[ImageRecord], assay: Assay) -> Iterator[NDArray[
         yield image_CHW
 
 
-_Job = tuple[ImageRecord, Assay, NDArray[np.float32] | None, Path]
+_Job = tuple[ImageRecord, Assay, NDArray[np.float32] | None, Path, Path | None]
 
 
 def _run(jobs: Iterator[_Job], workers: int) -> Iterator[WeakLabelFile | str]:
@@ -196,22 +208,34 @@ def _run(jobs: Iterator[_Job], workers: int) -> Iterator[WeakLabelFile | str]:
 
 def _label_one(job: _Job) -> WeakLabelFile | str:
     """Label one image; a message, not an error, if it cannot be done."""
-    record, assay, illumination_CHW, out = job
+    record, assay, illumination_CHW, out, debug_dir = job
     target = out / f"{record.image_id}.png"
+    confidence = out / CONFIDENCE / target.name
+    confidence.unlink(missing_ok=True)  # of an earlier run, whose teachers may have been others
     try:
         image_CHW = read_image(record, assay)
-        label = make_weak_label(image_CHW, record.image_key, assay.cip, illumination_CHW)
+        debug = None
+        if debug_dir is not None:
+            debug = DebugFolder(debug_dir / record.image_id, record.image_id, image_CHW, assay)
+        label = make_weak_label(image_CHW, record.image_key, assay.cip, illumination_CHW, debug)
     except CytoloopError as error:
         target.unlink(missing_ok=True)  # a mask of an earlier run would pass for one of this
+        if debug_dir is not None:
+            clear(debug_dir / record.image_id)  # and so would its steps
         message = str(error)
         return message if record.files[0] in message else f"{record.files[0]}: {message}"
     write_mask(target, label.mask_HW, palette_of(assay))
+    if debug is not None:
+        debug.write(label.mask_HW)
+    if label.confidence_HW is not None:
+        write_mask(confidence, label.confidence_HW)
     pixels = np.bincount(label.mask_HW.ravel(), minlength=assay.class_count)
     return WeakLabelFile(
         image_id=record.image_id,
         image_key=record.image_key,
         mask=target.name,
         class_pixels={name: int(n) for name, n in zip(assay.class_names, pixels, strict=True)},
+        confidence=None if label.confidence_HW is None else f"{CONFIDENCE}/{confidence.name}",
     )
 
 
@@ -221,8 +245,7 @@ def _write_provenance(
     document: dict[str, Any] = {
         "assay": assay.name,
         "assay_digest": assay.digest,
-        "recipe": summary.recipe,
-        "parameters": effective_parameters(assay.cip),
+        **cip_document(assay.cip),
         "recipe_digest": summary.recipe_digest,
         "code_version": summary.code_version,
         "illumination": [
@@ -234,7 +257,10 @@ def _write_provenance(
             }
             for (plate, height, width), factor_CHW in sorted(illumination.items(), key=lambda item: item[0])
         ],
-        "images": [asdict(file) for file in summary.written],
+        "images": [
+            {key: value for key, value in asdict(file).items() if value is not None}
+            for file in summary.written
+        ],
         "failures": list(summary.failures),
     }
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"

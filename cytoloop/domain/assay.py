@@ -36,11 +36,25 @@ class LabelClass:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Teacher:
+    """A further opinion on the weak label, beside the assay's first recipe."""
+
+    recipe: str | None = None
+    """None: the first teacher's."""
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    """Laid over the first teacher's parameters where the recipe is the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cip:
     """Which recipe makes the weak labels, and with which parameters (others at their defaults)."""
 
     recipe: str
     parameters: Mapping[str, float] = field(default_factory=dict)
+    teachers: tuple[Teacher, ...] = ()
+    """Who votes beside ``recipe`` with ``parameters``, which is the first teacher."""
+    agreement: float = 0.0
+    """Share of the votes, 0…1, below which a pixel is not learned from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +132,16 @@ class Assay:
         raise UnsupportedLabelConfig(f"label {name!r} is not of assay {self.name!r}; expected one of {known}")
 
     def document(self) -> dict[str, Any]:
-        """The assay as JSON, stored beside everything that was made under it."""
-        return asdict(self)
+        """The assay as JSON, stored beside everything that was made under it.
+
+        One teacher is written as it was before there could be more: digests stay.
+        """
+        document = asdict(self)
+        if not self.cip.teachers:
+            del document["cip"]["teachers"]
+            if self.cip.agreement == 0.0:
+                del document["cip"]["agreement"]
+        return document
 
     @property
     def digest(self) -> str:

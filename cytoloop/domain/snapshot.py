@@ -16,6 +16,8 @@ def make_snapshot(
     weak_masks: Mapping[str, str],
     corrected_masks: Mapping[Item, str],
     split_of_image: Mapping[str, Split],
+    weak_confidences: Mapping[str, str] | None = None,
+    agreement: float = 0.0,
 ) -> TrainingSnapshot:
     """Freeze what a run of ``method`` learns from and is validated on.
 
@@ -28,6 +30,10 @@ def make_snapshot(
     weak_masks : mapping of image_id to mask digest
     corrected_masks : mapping of Item to mask digest
     split_of_image : mapping of image_id to Split
+    weak_confidences : mapping of image_id to confidence digest, optional
+        Of the weak masks that several teachers voted for.
+    agreement : float
+        Confidence, 0…1, below which a pixel of these weak masks is not learned from.
 
     Raises
     ------
@@ -35,9 +41,18 @@ def make_snapshot(
         If nothing is left to learn from.
     """
     rows: list[SnapshotRow] = []
+    confidences = weak_confidences or {}
     if method in ("cdl", "joint"):
         rows += [
-            SnapshotRow(image_id=image_id, tile=None, source="weak", split="train", mask=mask)
+            SnapshotRow(
+                image_id=image_id,
+                tile=None,
+                source="weak",
+                split="train",
+                mask=mask,
+                confidence=confidences.get(image_id),
+                agreement=agreement if image_id in confidences else 0.0,
+            )
             for image_id, mask in sorted(weak_masks.items())
             if split_of_image[image_id] == "train"
         ]
@@ -62,4 +77,11 @@ def make_snapshot(
 
 
 def _document(method: Method, rows: Iterable[SnapshotRow]) -> dict[str, object]:
-    return {"method": method, "rows": [asdict(row) for row in rows]}
+    return {"method": method, "rows": [_row_document(row) for row in rows]}
+
+
+def _row_document(row: SnapshotRow) -> dict[str, object]:
+    document = asdict(row)
+    if row.confidence is None:  # as before there were votes: equal rows keep their digest
+        del document["confidence"], document["agreement"]
+    return document

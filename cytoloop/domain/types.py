@@ -91,6 +91,8 @@ class WeakLabel:
     """SHA-256 of the recipe's name and every parameter."""
     code_version: str
     """Version of the operators: equal recipe and code, equal mask."""
+    confidence_HW: NDArray[np.uint8] | None = None
+    """Share of the teachers that gave a pixel its class, in steps of 1/255; 255 = all. None: one teacher."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -158,6 +160,10 @@ class SnapshotRow:
     split: Split
     mask: str
     """SHA-256 under which the mask is stored."""
+    confidence: str | None = None
+    """SHA-256 under which a weak mask's confidence is stored; None: sure everywhere."""
+    agreement: float = 0.0
+    """Confidence, 0…1, below which a pixel of the mask is not learned from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from cytoloop.adapters.registry import Registry
 from cytoloop.adapters.store import Store
 from cytoloop.domain.assay import Assay
-from cytoloop.domain.cip import CODE_VERSION, effective_parameters
+from cytoloop.domain.cip import CODE_VERSION, cip_document
 from cytoloop.domain.digest import digest_of
 from cytoloop.domain.types import ModelVersion
 from cytoloop.pipeline.predictors import RECIPE_FILE, cip_digest
@@ -22,11 +22,7 @@ def ensure_cip_version(store: Store, registry: Registry, assay: Assay) -> ModelV
     for model in store.models.all(assay.name):
         if model.method == "cip" and model.digest == digest:
             return model
-    document = {
-        "recipe": assay.cip.recipe,
-        "parameters": dict(effective_parameters(assay.cip)),
-        "code_version": CODE_VERSION,
-    }
+    document = {**cip_document(assay.cip), "code_version": CODE_VERSION}
 
     def write(folder: Path) -> str:
         (folder / RECIPE_FILE).write_text(json.dumps(document, indent=2, sort_keys=True), encoding="utf-8")

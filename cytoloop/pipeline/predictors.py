@@ -13,7 +13,7 @@ from cytoloop.adapters.images import read_image
 from cytoloop.adapters.registry import Registry
 from cytoloop.adapters.store import Store
 from cytoloop.domain.assay import Assay, Cip
-from cytoloop.domain.cip import CODE_VERSION, make_weak_label, recipe_digest
+from cytoloop.domain.cip import CODE_VERSION, cip_of, make_weak_label, recipe_digest
 from cytoloop.domain.digest import digest_of
 from cytoloop.domain.scoring import soften
 from cytoloop.domain.types import ImageRecord, ModelVersion
@@ -33,7 +33,10 @@ class Predictor(Protocol):
 
 
 class CipPredictor:
-    """A CIP recipe as a version: stored weak labels, softened into probabilities."""
+    """A CIP recipe as a version: stored weak labels, softened into probabilities.
+
+    Where several teachers voted, a pixel is doubtful at edges and where they differ.
+    """
 
     def __init__(self, version: str, store: Store, assay: Assay, cip: Cip, code_version: str) -> None:
         self.version = version
@@ -41,15 +44,19 @@ class CipPredictor:
         self._assay = assay
         self._cip = cip
         self._masks = store.images.weak_labels(assay.name, recipe_digest(cip), code_version)
+        self._confidences = store.images.weak_confidences(assay.name, recipe_digest(cip), code_version)
 
     def predict(self, record: ImageRecord) -> NDArray[np.float32]:
         """The stored mask, or a fresh one for an image that came in later."""
         digest = self._masks.get(record.image_id)
         if digest is not None:
             mask_HW = self._store.masks.get(digest)
+            sure = self._confidences.get(record.image_id)
+            confidence_HW = None if sure is None else self._store.masks.get(sure)
         else:
-            mask_HW = make_weak_label(read_image(record, self._assay), record.image_key, self._cip).mask_HW
-        return soften(mask_HW, self._assay.class_count)
+            weak = make_weak_label(read_image(record, self._assay), record.image_key, self._cip)
+            mask_HW, confidence_HW = weak.mask_HW, weak.confidence_HW
+        return soften(mask_HW, self._assay.class_count, confidence_HW)
 
 
 class NetworkPredictor:
@@ -85,8 +92,7 @@ def load_predictor(
     folder = registry.folder(model.version)
     if model.method == "cip":
         document = json.loads((folder / RECIPE_FILE).read_text(encoding="utf-8"))
-        cip = Cip(recipe=document["recipe"], parameters=document["parameters"])
-        return CipPredictor(model.version, store, assay, cip, document["code_version"])
+        return CipPredictor(model.version, store, assay, cip_of(document), document["code_version"])
     return NetworkPredictor(model.version, assay, folder, model.digest, device)
 
 

@@ -50,8 +50,9 @@ def weak_label_store(store: Store, assay: Assay, progress: Progress | None = Non
         for record in todo:
             weak = make_weak_label(read_image(record, assay), record.image_key, assay.cip, illumination_CHW)
             mask = store.masks.put(weak.mask_HW)
+            confidence = None if weak.confidence_HW is None else store.masks.put(weak.confidence_HW)
             store.images.add_weak_label(
-                assay.name, record, weak.recipe, weak.recipe_digest, weak.code_version, mask
+                assay.name, record, weak.recipe, weak.recipe_digest, weak.code_version, mask, confidence
             )
             made += 1
             if progress:
@@ -68,3 +69,8 @@ def _optics(record: ImageRecord) -> tuple[str, int, int]:
 def weak_masks(store: Store, assay: Assay) -> dict[str, str]:
     """Mask digest by ``image_id`` under the assay's present recipe."""
     return store.images.weak_labels(assay.name, recipe_digest(assay.cip), CODE_VERSION)
+
+
+def weak_confidences(store: Store, assay: Assay) -> dict[str, str]:
+    """Digest of the confidence by ``image_id``, likewise; empty where one teacher labels alone."""
+    return store.images.weak_confidences(assay.name, recipe_digest(assay.cip), CODE_VERSION)

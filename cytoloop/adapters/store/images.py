@@ -149,9 +149,16 @@ class Images:
             )
 
     def add_weak_label(
-        self, assay: str, record: ImageRecord, recipe: str, digest: str, code_version: str, mask: str
+        self,
+        assay: str,
+        record: ImageRecord,
+        recipe: str,
+        digest: str,
+        code_version: str,
+        mask: str,
+        confidence: str | None = None,
     ) -> None:
-        """Record that a recipe gave a mask (stored under ``mask``) for a field."""
+        """Record that a recipe gave a mask (stored under ``mask``) for a field, and how sure it was."""
         with self._file.transaction() as db:
             db["weak_labels"].insert(
                 {
@@ -162,6 +169,7 @@ class Images:
                     "recipe_digest": digest,
                     "code_version": code_version,
                     "mask": mask,
+                    "confidence": confidence,
                     "created_at": now_iso(),
                 },
                 replace=True,
@@ -175,6 +183,15 @@ class Images:
             [assay, recipe_digest, code_version],
         )
         return {row["image_id"]: row["mask"] for row in rows}
+
+    def weak_confidences(self, assay: str, recipe_digest: str, code_version: str) -> dict[str, str]:
+        """Digest of the confidence by ``image_id``, of those weak labels that teachers voted for."""
+        rows = self._file.db.query(
+            "SELECT image_id, confidence FROM weak_labels WHERE assay = ? AND recipe_digest = ? "
+            "AND code_version = ? AND confidence IS NOT NULL ORDER BY image_id",
+            [assay, recipe_digest, code_version],
+        )
+        return {row["image_id"]: row["confidence"] for row in rows}
 
 
 class Assays:

@@ -85,6 +85,10 @@ STORE: dict[str, Migration] = {
             assay TEXT NOT NULL, queue TEXT NOT NULL, version TEXT NOT NULL, items TEXT NOT NULL,
             view_id INTEGER, created_at TEXT NOT NULL, PRIMARY KEY (assay, queue))""",
     ),
+    "0004_weak_confidence": _statements(
+        # NULL: one teacher, sure everywhere.
+        "ALTER TABLE weak_labels ADD COLUMN confidence TEXT",
+    ),
 }
 
 PREDICTIONS: dict[str, Migration] = {

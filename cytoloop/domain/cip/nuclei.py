@@ -10,13 +10,12 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
-from skimage.segmentation import find_boundaries, watershed
+from skimage.segmentation import find_boundaries
 
+from cytoloop.domain.cip import objects
 from cytoloop.domain.cip import operators as op
-from cytoloop.domain.cip.recipe import Recipe
+from cytoloop.domain.cip.recipe import Range, Recipe, Step, Watch, sieve, without_light
 
 INTERIOR: Final = 1
 BOUNDARY: Final = 2
@@ -31,9 +30,7 @@ DEFAULTS: Final[Mapping[str, float]] = {
 
 
 def label_nuclei(
-    image_CHW: NDArray[np.float32],
-    parameters: Mapping[str, float],
-    illumination_CHW: NDArray[np.float32] | None = None,
+    flat_CHW: NDArray[np.float32], parameters: Mapping[str, float], watch: Watch | None = None
 ) -> NDArray[np.uint8]:
     """Mask of one field: 0 background, 1 interior, 2 boundary two pixels thick.
 
@@ -41,23 +38,24 @@ def label_nuclei(
 
     Parameters
     ----------
-    image_CHW : ndarray of float32, shape (1, H, W)
-        Grey values, nuclei bright.
+    flat_CHW : ndarray of float32, shape (1, H, W)
+        Grey values, nuclei bright; uneven light divided out where it is known.
     parameters : mapping
         Every name of ``DEFAULTS``.
-    illumination_CHW : optional
-        Divided out where given.
+    watch : callable, optional
+        Told each of ``STEPS``; all but the last are left out where the image has no contrast.
     """
-    dna_HW = image_CHW[0]
-    if illumination_CHW is not None:
-        dna_HW = op.flat_field(dna_HW, illumination_CHW[0])
-    labels_HW = find_instances(dna_HW, parameters)
+    labels_HW = find_instances(flat_CHW[0], parameters, watch)
     mask_HW = np.where(labels_HW > 0, INTERIOR, 0).astype(np.uint8)
     mask_HW[find_boundaries(labels_HW, mode="thick")] = BOUNDARY
+    if watch:
+        watch("classes", mask_HW, "classes")
     return mask_HW
 
 
-def find_instances(dna_HW: NDArray[np.float32], p: Mapping[str, float]) -> NDArray[np.int32]:
+def find_instances(
+    dna_HW: NDArray[np.float32], p: Mapping[str, float], watch: Watch | None = None
+) -> NDArray[np.int32]:
     """Nuclei 1…n: above ``otsu`` of the way from the darkest pixel to Otsu's threshold, cut at necks.
 
     Otsu's own threshold (doi:10.1109/TSMC.1979.4310076) lies inside the edge people draw. Necks are
@@ -68,23 +66,55 @@ def find_instances(dna_HW: NDArray[np.float32], p: Mapping[str, float]) -> NDArr
         return np.zeros(smooth.shape, dtype=np.int32)
     dark = smooth.min()
     limit = dark + (threshold_otsu(smooth) - dark) * p["otsu"]
-    found = op.fill_small_holes(smooth > limit, np.inf)
-    found = op.remove_small(found, p["area"])
-    parts, _ = op.components(found)
-    depth = ndimage.distance_transform_edt(found).astype(np.float32)
+    bright = op.fill_small_holes(smooth > limit, np.inf)
+    found = op.remove_small(bright, p["area"])
+    depth = objects.depth(found)
     if p["seed_sigma"] > 0:
         depth = op.gaussian_blur(depth, p["seed_sigma"])
-    peaks = peak_local_max(depth, min_distance=int(p["seed_distance"]), labels=parts, exclude_border=False)
-    markers = np.zeros(found.shape, dtype=np.int32)
-    markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    labels_HW: NDArray[np.int32] = watershed(-depth, markers, mask=found).astype(np.int32)
+    seeds_HW = objects.peaks(depth, found, max(1, int(p["seed_distance"])))
+    labels_HW = objects.split_touching(found, depth, seeds_HW)
+    # Without a peak of its own a part is a fringe of a thicker neighbour, seen through the smoothing.
+    labels_HW[labels_HW > seeds_HW.max()] = 0
+    if watch:
+        watch("smooth", smooth, "grey")
+        watch("found", sieve(bright, found), "sieve")
+        watch("instances", labels_HW, "labels")
     return labels_HW
 
+
+STEPS: Final[Mapping[str, Step]] = {
+    "smooth": Step(title="DNA stain, smoothed", text="Gaussian of sigma {sigma} px against noise."),
+    "found": Step(
+        title="Brighter than the background",
+        text="Looks for pixels above {otsu} of the way from the darkest pixel to Otsu's threshold of the "
+        "image. Holes are filled. Dropped: fewer than {area} px.",
+        channel=0,
+    ),
+    "instances": Step(
+        title="Touching nuclei, cut apart",
+        text="Each thick place (a peak of the distance to the edge, smoothed by {seed_sigma} px, at least "
+        "{seed_distance} px from a higher one) becomes a nucleus; cuts run along the necks.",
+        channel=0,
+    ),
+    "classes": Step(title="The mask", text="What the recipe says: the weak label of this image."),
+}
+
+TUNABLE: Final[Mapping[str, Range]] = {
+    "sigma": Range(low=0.3, high=3.0),
+    "otsu": Range(low=0.4, high=1.3),
+    "area": Range(low=5, high=200, integer=True),
+    "seed_sigma": Range(low=0.3, high=5.0),
+    "seed_distance": Range(low=2, high=20, integer=True),
+}
 
 NUCLEI: Final = Recipe(
     name="nuclei",
     channel_count=1,
     class_count=3,
     defaults=DEFAULTS,
-    run=label_nuclei,
+    prepare=without_light,
+    prepared_by=frozenset(),
+    label=label_nuclei,
+    steps=STEPS,
+    tunable=TUNABLE,
 )

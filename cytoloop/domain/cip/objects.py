@@ -1,4 +1,4 @@
-"""Measures per object: labels 1…n in, arrays of n values out (index 0 is label 1).
+"""Objects: measures of labels 1…n as arrays of n values (index 0 is label 1), and cuts between objects.
 
 Legend: H rows, W columns. A label of 0 is background and is never measured.
 """
@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.feature import peak_local_max
+from skimage.morphology import local_maxima, reconstruction
 from skimage.segmentation import expand_labels, watershed
 
-from cytoloop.domain.cip.operators import Labels, Mask, components
-from cytoloop.domain.errors import ConfigError
+from cytoloop.domain.cip.operators import Float, Labels, Mask, components
+from cytoloop.domain.errors import ConfigError, ShapeError
 
 Values = NDArray[np.float64]
 
@@ -102,14 +104,121 @@ def centre(labels_HW: Labels, count: int) -> Labels:
     return np.where(all_rim[labels_HW], labels_HW, inner).astype(np.int32)
 
 
+def depth(mask_HW: Mask) -> Float:
+    """Euclidean distance of each pixel of the mask to the nearest pixel outside it, in pixels."""
+    distance: Float = ndimage.distance_transform_edt(mask_HW).astype(np.float32)
+    return distance
+
+
+def peaks(relief_HW: Float, mask_HW: Mask, min_distance: int) -> Labels:
+    """Seeds at the local maxima of a relief, one pixel each.
+
+    Parameters
+    ----------
+    relief_HW : ndarray of float32, shape (H, W)
+        High in the middle of objects: ``depth``, or smoothed grey values.
+    mask_HW : ndarray of bool, shape (H, W)
+        Where objects are; maxima are sought in each of its components by itself.
+    min_distance : int
+        At least 1: of two maxima nearer than this (in rows or columns), the lower is left out.
+
+    Returns
+    -------
+    ndarray of int32, shape (H, W)
+        1…n at the seeds, 0 elsewhere; the higher a peak, the lower its number.
+
+    Raises
+    ------
+    ConfigError
+        If the distance is below 1.
+    """
+    if min_distance < 1:
+        raise ConfigError(f"peaks at least {min_distance} pixels apart, expected >= 1")
+    parts_HW, _ = components(mask_HW)
+    found = peak_local_max(relief_HW, min_distance=min_distance, labels=parts_HW, exclude_border=False)
+    seeds_HW = np.zeros(mask_HW.shape, dtype=np.int32)
+    seeds_HW[tuple(found.T)] = np.arange(1, len(found) + 1)
+    return seeds_HW
+
+
+def summits(relief_HW: Float, mask_HW: Mask, height: float) -> Labels:
+    """Seeds at the h-maxima of a relief: where it rises by ``height`` above every pass to a higher one.
+
+    Unlike ``peaks`` this asks how much a maximum stands out, not how far it is from the next; noise
+    lower than ``height`` makes no seed. A summit that is flat is one seed of several pixels.
+
+    Parameters
+    ----------
+    relief_HW : ndarray of float32, shape (H, W)
+        High in the middle of objects: ``depth``, or smoothed grey values.
+    mask_HW : ndarray of bool, shape (H, W)
+        Where objects are; beyond it the relief counts as lower than anything inside.
+    height : float
+        In the relief's unit, > 0.
+
+    Returns
+    -------
+    ndarray of int32, shape (H, W)
+        1…n at the seeds, 0 elsewhere; each component of the mask has at least one.
+
+    Raises
+    ------
+    ConfigError
+        If the height is not positive.
+    """
+    if not height > 0:
+        raise ConfigError(f"summits at least {height} high, expected > 0")
+    if not mask_HW.any():
+        return np.zeros(mask_HW.shape, dtype=np.int32)
+    # In double precision, and far below the lowest value: a component's only maximum always counts.
+    inside = relief_HW[mask_HW].astype(np.float64)
+    below = inside.min() - 2 * height
+    ground = np.where(mask_HW, relief_HW.astype(np.float64), below)
+    cut = reconstruction(np.maximum(ground - height, below), ground, footprint=np.ones((3, 3)))
+    tops = local_maxima(np.pad(cut, 1, constant_values=below), connectivity=2)[1:-1, 1:-1] & mask_HW
+    return components(tops)[0]
+
+
+def split_touching(mask_HW: Mask, relief_HW: Float, seeds_HW: Labels) -> Labels:
+    """Cut touching objects apart by watershed: each seed grows downhill until it meets another.
+
+    Parameters
+    ----------
+    mask_HW : ndarray of bool, shape (H, W)
+        What is divided.
+    relief_HW : ndarray of float32, shape (H, W)
+        ``depth`` cuts at necks, grey values at the dark line between bright objects.
+    seeds_HW : ndarray of int32, shape (H, W)
+        ``peaks`` or ``summits`` of the relief: 1…n, 0 elsewhere.
+
+    Returns
+    -------
+    ndarray of int32, shape (H, W)
+        0 outside the mask, the seed's number inside. A component without a seed gets a number
+        above n and stays whole.
+
+    Raises
+    ------
+    ShapeError
+        If the three differ in shape.
+    """
+    if not mask_HW.shape == relief_HW.shape == seeds_HW.shape:
+        raise ShapeError(
+            f"watershed of mask {mask_HW.shape}, relief {relief_HW.shape} and seeds {seeds_HW.shape}: "
+            "expected one shape"
+        )
+    labels_HW: Labels = watershed(-relief_HW, seeds_HW, mask=mask_HW).astype(np.int32)
+    left_HW, _ = components(mask_HW & (labels_HW == 0))
+    return np.where(left_HW > 0, left_HW + labels_HW.max(), labels_HW).astype(np.int32)
+
+
 def split_by_seeds(mask_HW: Mask, seeds_HW: Mask) -> Mask:
     """Cut the mask between seeds by watershed of its distance transform; the cut is one pixel wide.
 
     Parts of the mask that hold no seed stay as they are.
     """
     markers, _ = components(seeds_HW & mask_HW)
-    depth = ndimage.distance_transform_edt(mask_HW)
-    parts = watershed(-depth, markers, mask=mask_HW, watershed_line=True)
+    parts = watershed(-depth(mask_HW), markers, mask=mask_HW, watershed_line=True)
     whole, count = components(mask_HW)
     seeded = np.zeros(count + 1, dtype=bool)
     seeded[np.unique(whole[markers > 0])] = True

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import chain, islice
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoloop.domain.assay import Cip
+from cytoloop.domain.assay import Cip, Teacher
 from cytoloop.domain.cip.cells2ch import CELLS2CH
+from cytoloop.domain.cip.committee import opinions, vote
 from cytoloop.domain.cip.illumination import estimate_illumination
 from cytoloop.domain.cip.nuclei import NUCLEI
-from cytoloop.domain.cip.recipe import Recipe
+from cytoloop.domain.cip.recipe import Recipe, Watch
 from cytoloop.domain.cip.rosella import ROSELLA
 from cytoloop.domain.digest import digest_of
 from cytoloop.domain.errors import ConfigError, ShapeError
@@ -43,7 +44,7 @@ def recipe_of(cip: Cip) -> Recipe:
 
 
 def effective_parameters(cip: Cip) -> dict[str, float]:
-    """Every parameter of an assay's recipe, defaults spelled out.
+    """Every parameter of an assay's recipe (its first teacher), defaults spelled out.
 
     Raises
     ------
@@ -53,9 +54,59 @@ def effective_parameters(cip: Cip) -> dict[str, float]:
     return recipe_of(cip).parameters(cip.parameters)
 
 
+def teachers_of(cip: Cip) -> tuple[tuple[Recipe, dict[str, float]], ...]:
+    """Recipe and every parameter of each teacher, the first one first.
+
+    Raises
+    ------
+    ConfigError
+        If a recipe or a parameter is unknown, a value is not a finite number >= 0, a teacher reads
+        other channels or gives other classes than the first one, or says what another one says.
+    """
+    first = recipe_of(cip)
+    found = [(first, effective_parameters(cip))]
+    for index, opinion in enumerate(opinions(cip)[1:]):
+        where = f"cip.teachers.{index}"
+        try:
+            recipe = recipe_of(opinion)
+        except ConfigError as error:
+            raise ConfigError(f"{where}.recipe: {error}") from None
+        reads, gives = recipe.channel_count, recipe.class_count
+        if (reads, gives) != (first.channel_count, first.class_count):
+            raise ConfigError(
+                f"{where}.recipe: {recipe.name!r} reads {reads} channel(s) and gives {gives} classes, "
+                f"expected {first.channel_count} and {first.class_count} as {first.name!r}"
+            )
+        try:
+            parameters = recipe.parameters(opinion.parameters)
+        except ConfigError as error:
+            raise ConfigError(f"{where}.parameters: {error}") from None
+        for other, known in enumerate(found):
+            if known == (recipe, parameters):
+                name = "the first teacher" if other == 0 else f"cip.teachers.{other - 1}"
+                raise ConfigError(f"{where}: the same as {name}, expected another recipe or other parameters")
+        found.append((recipe, parameters))
+    return tuple(found)
+
+
+def cip_document(cip: Cip) -> dict[str, Any]:
+    """What makes the masks, as JSON: recipe and every parameter, and those of further teachers."""
+    (first, parameters), *further = teachers_of(cip)
+    document: dict[str, Any] = {"recipe": first.name, "parameters": parameters}
+    if further:  # left out where there are none, so that digests of single recipes stay
+        document["teachers"] = [{"recipe": recipe.name, "parameters": own} for recipe, own in further]
+    return document
+
+
+def cip_of(document: Mapping[str, Any]) -> Cip:
+    """The recipe and teachers of a ``cip_document``; its ``agreement``, which makes no masks, is 0."""
+    teachers = (Teacher(recipe=t["recipe"], parameters=t["parameters"]) for t in document.get("teachers", ()))
+    return Cip(recipe=document["recipe"], parameters=document["parameters"], teachers=tuple(teachers))
+
+
 def recipe_digest(cip: Cip) -> str:
-    """SHA-256 (hex) of the recipe's name and every parameter; a default spelled out changes nothing."""
-    return digest_of({"recipe": cip.recipe, "parameters": effective_parameters(cip)})
+    """SHA-256 (hex) of the teachers' recipes and parameters; a default spelled out changes nothing."""
+    return digest_of(cip_document(cip))
 
 
 def plate_illumination(images_CHW: Iterable[NDArray[np.float32]], cip: Cip) -> NDArray[np.float32] | None:
@@ -64,22 +115,22 @@ def plate_illumination(images_CHW: Iterable[NDArray[np.float32]], cip: Cip) -> N
     Parameters
     ----------
     images_CHW : iterable of ndarray of float32, shape (C, H, W)
-        Images of one plate, all of one size; may be a generator. Not looked at unless the recipe
-        uses illumination.
+        Images of one plate, all of one size; may be a generator. Not looked at unless a teacher
+        uses illumination; the camera's offset is that of the first who does.
 
     Returns
     -------
     illumination_CHW : ndarray of float32, shape (C, H, W), or None
-        None if the recipe does not use it, or fewer than ``MIN_IMAGES_FOR_ILLUMINATION`` came.
+        None if no teacher uses it, or fewer than ``MIN_IMAGES_FOR_ILLUMINATION`` came.
     """
-    if not recipe_of(cip).uses_illumination:
+    offsets = [own["camera_offset"] for recipe, own in teachers_of(cip) if recipe.uses_illumination]
+    if not offsets:
         return None
-    offset = effective_parameters(cip)["camera_offset"]
     images = iter(images_CHW)
     first = list(islice(images, MIN_IMAGES_FOR_ILLUMINATION))
     if len(first) < MIN_IMAGES_FOR_ILLUMINATION:
         return None
-    return estimate_illumination(chain(first, images), offset)
+    return estimate_illumination(chain(first, images), offsets[0])
 
 
 def make_weak_label(
@@ -87,8 +138,9 @@ def make_weak_label(
     image_key: str,
     cip: Cip,
     illumination_CHW: NDArray[np.float32] | None = None,
+    watch: Watch | None = None,
 ) -> WeakLabel:
-    """Label one field with an assay's recipe.
+    """Label one field with an assay's recipe, or by the vote of its teachers.
 
     Parameters
     ----------
@@ -97,9 +149,12 @@ def make_weak_label(
     image_key : str
         Digest of the raw pixels; also names the image in messages.
     cip : Cip
-        Recipe and parameters.
+        Recipe and parameters; further teachers.
     illumination_CHW : ndarray of float32, shape (C, H, W), optional
         Of the plate, mean 1 per channel (``plate_illumination``).
+    watch : callable, optional
+        Told each step of the first teacher's recipe (``Recipe.steps``) as it is done; without it
+        nothing is kept.
 
     Raises
     ------
@@ -109,8 +164,8 @@ def make_weak_label(
         If the image has other channels than the recipe reads, is empty, or holds NaN or infinity;
         or the illumination has another shape.
     """
-    recipe = recipe_of(cip)
-    parameters = effective_parameters(cip)
+    teachers = teachers_of(cip)
+    recipe, _ = teachers[0]
     where = f"image {image_key}"
     if image_CHW.ndim != 3 or image_CHW.shape[0] != recipe.channel_count or 0 in image_CHW.shape:
         raise ShapeError(
@@ -125,10 +180,30 @@ def make_weak_label(
         raise ShapeError(
             f"{where}: illumination {illumination_CHW.shape}, expected the image's shape {image_CHW.shape}"
         )
+    masks = _opinions_of(image_CHW.astype(np.float32, copy=False), teachers, illumination_CHW, watch)
+    mask_HW, confidence_HW = (masks[0], None) if len(masks) == 1 else vote(masks, recipe.class_count)
     return WeakLabel(
         image_key=image_key,
-        mask_HW=recipe.run(image_CHW.astype(np.float32, copy=False), parameters, illumination_CHW),
+        mask_HW=mask_HW,
         recipe=recipe.name,
         recipe_digest=recipe_digest(cip),
         code_version=CODE_VERSION,
+        confidence_HW=confidence_HW,
     )
+
+
+def _opinions_of(
+    image_CHW: NDArray[np.float32],
+    teachers: tuple[tuple[Recipe, dict[str, float]], ...],
+    illumination_CHW: NDArray[np.float32] | None,
+    watch: Watch | None,
+) -> list[NDArray[np.uint8]]:
+    """A mask a teacher; what they prepare alike (deconvolution, the slow part) is prepared once."""
+    prepared: dict[tuple[Any, ...], NDArray[np.float32]] = {}
+    masks = []
+    for index, (recipe, parameters) in enumerate(teachers):
+        key = (recipe.name, *(parameters[name] for name in sorted(recipe.prepared_by)))
+        if key not in prepared:
+            prepared[key] = recipe.prepare(image_CHW, parameters, illumination_CHW)
+        masks.append(recipe.label(prepared[key], parameters, watch if index == 0 else None))
+    return masks

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from cytoloop.adapters.assays import load_assay, read_assay, shipped_folder
-from cytoloop.domain.assay import IGNORE, Display, LabelClass
-from cytoloop.domain.cip import recipe_of
+from cytoloop.domain.assay import IGNORE, Display, LabelClass, Teacher
+from cytoloop.domain.cip import recipe_of, teachers_of
 from cytoloop.domain.errors import ConfigError
 
 GOOD: dict[str, Any] = {
@@ -63,16 +63,35 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     assert (assay.cip.recipe, dict(assay.cip.parameters)) == ("cells2ch", {"sigma": 2.0})
 
 
+def test_teachers_arrive_in_their_order(tmp_path: Path) -> None:
+    cip = {
+        "recipe": "cells2ch",
+        "parameters": {"cell_sigma": 2},
+        "teachers": [{"parameters": {"cell_sigma": 3}}, {"recipe": "rosella"}],
+        "agreement": 0.66,
+    }
+    assay = read_assay(write(tmp_path, changed(cip=cip)))
+    assert assay.cip.teachers == (Teacher(parameters={"cell_sigma": 3.0}), Teacher(recipe="rosella"))
+    assert assay.cip.agreement == 0.66
+    assert [(recipe.name, own.get("cell_sigma")) for recipe, own in teachers_of(assay.cip)] == [
+        ("cells2ch", 2.0),
+        ("cells2ch", 3.0),
+        ("rosella", None),
+    ]
+
+
 def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     assay = read_assay(write(tmp_path, GOOD))
     assert (assay.tiling, assay.queues, assay.training_preset) == ((1, 1), ("default",), "fast")
     assert assay.value_of("Ignore") == IGNORE
     assert assay.display == Display()
     assert assay.pixel_size_um is None
+    assert (assay.cip.teachers, assay.cip.agreement) == ((), 0.0)
 
 
 TWO = GOOD["channels"]
 CLASSES = GOOD["classes"]
+CIP = {"recipe": "cells2ch", "parameters": {"cell_sigma": 2}}
 
 
 @pytest.mark.parametrize(
@@ -121,6 +140,28 @@ CLASSES = GOOD["classes"]
         (changed(class_priority=["Nucleus"]), "class_priority is ['Nucleus'], expected each of"),
         (changed(class_priority=["Nucleus", "Cytoplasm", "Nucleus"]), "class_priority is"),
         (changed(cip={"recipe": "nuclei", "parameters": {"sigma": "wide"}}), "key 'cip.parameters.sigma'"),
+        (changed(cip={**CIP, "teachers": [{"sigma": 2}]}), "key 'cip.teachers.0.sigma' is not known"),
+        (
+            changed(cip={**CIP, "teachers": [{}, {"parameters": {"sigma": "wide"}}]}),
+            "key 'cip.teachers.1.parameters.sigma'",
+        ),
+        (
+            changed(
+                cip={**CIP, "teachers": [{"parameters": {"cell_sigma": 9}}, {"parameters": {"psf_sigma": 2}}]}
+            ),
+            "mine.yaml: cip.teachers.1.parameters: recipe 'cells2ch': unknown parameter(s) ['psf_sigma']",
+        ),
+        (
+            changed(cip={**CIP, "teachers": [{"recipe": "nuclei"}]}),
+            "mine.yaml: cip.teachers.0.recipe: 'nuclei' reads 1 channel(s)",
+        ),
+        (changed(cip={**CIP, "teachers": [{}]}), "cip.teachers.0: the same as the first teacher"),
+        (changed(cip={**CIP, "agreement": 1.5}), "key 'cip.agreement': Input should be less than or equal"),
+        (changed(cip={**CIP, "agreement": float("nan")}), "key 'cip.agreement'"),
+        (
+            changed(cip={**CIP, "agreement": 0.5}),
+            "key 'cip': Value error, agreement is 0.5 with one teacher, expected teachers beside it",
+        ),
         (
             changed(display={"percentiles": [99, 1]}),
             "percentiles are [99.0, 1.0], expected 0 <= low < high <= 100",
@@ -184,3 +225,13 @@ def test_the_shipped_assays_fit_their_recipes(name: str) -> None:
     assert recipe.channel_count == len(assay.channels)
     assert recipe.class_count == assay.class_count
     recipe.parameters(assay.cip.parameters)
+
+
+def test_the_teachers_shown_as_an_example_work_when_they_are_uncommented(tmp_path: Path) -> None:
+    text = (shipped_folder() / "rosella.yaml").read_text(encoding="utf-8")
+    shown = text.replace("  #| ", "  ")
+    assert shown != text
+    assay = read_assay(write(tmp_path, shown, "rosella"))
+    assert len(teachers_of(assay.cip)) == 3
+    assert assay.cip.agreement == 1.0
+    assert dict(assay.cip.parameters) == dict(load_assay("rosella").cip.parameters)

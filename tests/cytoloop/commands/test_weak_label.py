@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from cytoloop.adapters.images import palette_of, read_mask
-from cytoloop.commands.weak_label import PROVENANCE, weak_label_command
-from cytoloop.domain.assay import Assay, Channel, Cip, LabelClass
+from cytoloop.commands.weak_label import CONFIDENCE, PROVENANCE, weak_label_command
+from cytoloop.domain.assay import Assay, Channel, Cip, LabelClass, Teacher
 from cytoloop.domain.cip import CODE_VERSION, MIN_IMAGES_FOR_ILLUMINATION, RECIPES, recipe_digest
 from cytoloop.domain.digest import digest_of_pixels
 from cytoloop.domain.errors import ConfigError, PlateError
@@ -75,9 +77,42 @@ def test_masks_and_provenance(plate, tmp_path):
     }
 
 
-def test_masks_carry_the_assays_colours(plate, tmp_path):
-    from PIL import Image
+VOTING = replace(
+    ASSAY, cip=Cip(recipe="rosella", teachers=(Teacher(parameters={"psf_sigma": 2.0}),), agreement=1.0)
+)
 
+
+def test_several_teachers_leave_how_sure_they_were_beside_the_masks(plate, tmp_path):
+    out = tmp_path / "weak"
+    summary = weak_label_command(plate, out, VOTING, workers=2)
+    names = ["p1_B02_f1.png", "p1_B03_f1.png"]
+    assert files(out) == [CONFIDENCE, *names, PROVENANCE]
+    assert files(out / CONFIDENCE) == names
+    confidence = read_mask(out / CONFIDENCE / names[0])
+    assert set(np.unique(confidence)) == {128, 255}
+    assert confidence[5, 70] == 255, "background, all say"
+    with Image.open(out / CONFIDENCE / names[0]) as picture:
+        assert picture.mode == "L"
+
+    document = json.loads((out / PROVENANCE).read_text())
+    defaults = RECIPES["rosella"].defaults
+    assert (document["recipe"], document["parameters"]) == ("rosella", defaults)
+    assert document["teachers"] == [{"recipe": "rosella", "parameters": {**defaults, "psf_sigma": 2.0}}]
+    assert document["recipe_digest"] == recipe_digest(VOTING.cip) == summary.recipe_digest
+    assert [image["confidence"] for image in document["images"]] == [f"{CONFIDENCE}/{n}" for n in names]
+
+
+def test_one_teacher_leaves_no_confidence_not_even_an_earlier_runs(plate, tmp_path):
+    out = tmp_path / "weak"
+    weak_label_command(plate, out, VOTING)
+    weak_label_command(plate, out, ASSAY)
+    assert files(out / CONFIDENCE) == []
+    document = json.loads((out / PROVENANCE).read_text())
+    assert "teachers" not in document
+    assert set(document["images"][0]) == {"image_id", "image_key", "mask", "class_pixels"}
+
+
+def test_masks_carry_the_assays_colours(plate, tmp_path):
     weak_label_command(plate, tmp_path / "weak", ASSAY)
     with Image.open(tmp_path / "weak" / "p1_B02_f1.png") as picture:
         assert picture.mode == "P"
@@ -138,13 +173,15 @@ def test_a_plate_of_enough_images_gets_its_illumination(tmp_path):
     [
         ({"cip": Cip(recipe="none")}, "unknown CIP recipe"),
         ({"cip": Cip(recipe="rosella", parameters={"x": 1})}, "unknown parameter"),
+        (
+            {"cip": Cip(recipe="rosella", teachers=(Teacher(parameters={"x": 1}),))},
+            r"cip\.teachers\.0\.parameters: .*unknown parameter",
+        ),
         ({"channels": ASSAY.channels[:1]}, r"1 channel\(s\), recipe 'rosella' expects 2"),
         ({"classes": ASSAY.classes[:2]}, "2 classes, recipe 'rosella' gives 3"),
     ],
 )
 def test_an_assay_that_does_not_fit_is_refused_before_anything_is_written(plate, tmp_path, changes, message):
-    from dataclasses import replace
-
     with pytest.raises(ConfigError, match=message):
         weak_label_command(plate, tmp_path / "weak", replace(ASSAY, **changes))
     assert not (tmp_path / "weak").exists()

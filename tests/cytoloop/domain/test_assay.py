@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from samples import make_assay
 
-from cytoloop.domain.assay import IGNORE
+from cytoloop.domain.assay import IGNORE, Cip, Teacher
 from cytoloop.domain.errors import ShapeError, UnsupportedLabelConfig
 from cytoloop.domain.types import Prediction, check_label_mask
 
@@ -38,6 +38,23 @@ def test_the_digest_follows_the_document() -> None:
     json.dumps(ASSAY.document())
     assert ASSAY.digest == make_assay().digest
     assert ASSAY.digest != replace(ASSAY, tiling=(1, 1)).digest
+
+
+def test_an_assay_of_one_teacher_keeps_the_digest_it_always_had() -> None:
+    assert ASSAY.digest == "0f817ca99e4b73321fcd3a589018c71dfbfb29a3bdfc8bf66334db66952cb27a"
+    assert set(ASSAY.document()["cip"]) == {"recipe", "parameters"}
+
+
+def test_the_document_tells_the_teachers() -> None:
+    teachers = (Teacher(parameters={"psf_sigma": 2}),)
+    voting = replace(ASSAY, cip=Cip(recipe="rosella", teachers=teachers, agreement=0.5))
+    assert json.loads(json.dumps(voting.document()["cip"])) == {
+        "recipe": "rosella",
+        "parameters": {},
+        "teachers": [{"recipe": None, "parameters": {"psf_sigma": 2}}],
+        "agreement": 0.5,
+    }
+    assert len({assay.digest for assay in (ASSAY, voting, replace(voting, cip=Cip(recipe="rosella")))}) == 2
 
 
 @pytest.mark.parametrize("values", [[0, 1, 2, 255], [255], [0]])

@@ -120,3 +120,26 @@ def test_of_two_weak_masks_the_one_with_more_rim_comes_first() -> None:
     ragged = DISC * (np.indices(DISC.shape).sum(axis=0) % 2).astype(np.uint8)
     assert score_item(soften(ragged, 3)).score > score_item(soften(DISC, 3)).score
     assert score_item(soften(np.zeros((9, 9), np.uint8), 3)).score < score_item(soften(DISC, 3)).score
+
+
+def test_where_teachers_differ_the_mask_is_in_doubt_too() -> None:
+    """A unanimous committee is as sure as a recipe alone; two of three make 2/3 of that."""
+    sure = np.full(DISC.shape, 255, np.uint8)
+    np.testing.assert_array_equal(soften(DISC, 3, sure), soften(DISC, 3))
+    split = sure.copy()
+    split[0, 0] = 170
+    prob = soften(DISC, 3, split)
+    alone = soften(DISC, 3)
+    assert prob[0, 0, 0] == pytest.approx(alone[0, 0, 0] * 2 / 3)
+    np.testing.assert_array_equal(prob[:, 1:, 1:], alone[:, 1:, 1:])
+    np.testing.assert_allclose(prob.sum(axis=0), 1, rtol=1e-6)
+    assert score_item(prob).score > score_item(alone).score
+
+
+def test_what_is_served_is_the_mask_however_few_voted_for_it() -> None:
+    rng = np.random.default_rng(0)
+    mask_HW = rng.integers(0, 3, (12, 12)).astype(np.uint8)
+    confidence_HW = rng.choice(np.array([0, 85, 170, 255], np.uint8), mask_HW.shape)
+    prob = soften(mask_HW, 3, confidence_HW)
+    np.testing.assert_array_equal(prob.argmax(axis=0), mask_HW)
+    np.testing.assert_allclose(prob.sum(axis=0), 1, rtol=1e-6)

@@ -72,6 +72,37 @@ def test_the_digest_is_of_the_rows_and_the_method_alone() -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "digest"),
+    [
+        ("cdl", "de98f707715d4d3e172dd414ec75908038cba2f09c2a78347e5f694f3fe243ae"),
+        ("mdl", "68177a68dc084a7dc32ff4aaddd8b6ca94524bc1288d8ce1e6f3355a2fc2e8e7"),
+        ("joint", "6f2a5e27ed7ae1e2d3f7cd11e64293ad9353a1709fc3092f9df62b66387a0cf0"),
+    ],
+)
+@pytest.mark.parametrize("agreement", [0.0, 0.8])
+def test_masks_of_one_teacher_keep_the_digest_they_always_had(
+    method: Method, digest: str, agreement: float
+) -> None:
+    corrected = {Item(image_id="t1", tile=0): "mask-t1-0", Item(image_id="v", tile=1): "mask-v-1"}
+    snapshot = make_snapshot("rosella", method, {"t1": "weak-t1"}, corrected, SPLIT_OF, {}, agreement)
+    assert snapshot.digest == digest
+    assert {row.agreement for row in snapshot.rows} == {0.0}
+
+
+def test_rows_say_how_sure_teachers_were_and_what_agreement_is_asked_of_them() -> None:
+    def snapshot(confidences: Any, agreement: float) -> Any:
+        return make_snapshot("rosella", "joint", WEAK, CORRECTED, SPLIT_OF, confidences, agreement)
+
+    made = snapshot({"t1": "sure-t1", "c": "sure-c"}, 0.8)
+    asked = {(r.image_id, r.source): (r.confidence, r.agreement) for r in made.rows}
+    assert asked[("t1", "weak")] == ("sure-t1", 0.8)
+    assert asked[("t2", "weak")] == asked[("t1", "correction")] == (None, 0.0)
+    digests = {made.digest, snapshot({"t1": "other"}, 0.8).digest, snapshot({"t1": "sure-t1"}, 0.5).digest}
+    assert len(digests | {snapshot({}, 0.8).digest}) == 4
+    assert snapshot({"t1": "sure-t1"}, 0.8).digest == made.digest
+
+
+@pytest.mark.parametrize(
     ("method", "weak", "corrected", "message"),
     [
         ("cdl", {}, CORRECTED, "no weak labels of training wells yet; cdl has nothing to learn from"),

@@ -10,7 +10,7 @@ import pytest
 from samples import make_assay, make_model, make_record
 
 from cytoloop.adapters.images import read_image
-from cytoloop.domain.assay import Cip
+from cytoloop.domain.assay import Cip, Teacher
 from cytoloop.domain.cip import CODE_VERSION, effective_parameters, make_weak_label
 from cytoloop.domain.errors import InputError, UnknownVersion
 from cytoloop.domain.scoring import soften
@@ -82,6 +82,28 @@ def test_a_version_predicts_with_its_own_recipe_whatever_the_assay_says_now(home
         for assay in (home.assay, changed)
     )
     np.testing.assert_array_equal(before, after)
+
+
+def test_a_version_of_several_teachers_predicts_their_vote_and_their_doubt(home: SmallHome) -> None:
+    teachers = (Teacher(parameters={"red_threshold": 100}), Teacher(parameters={"psf_sigma": 2}))
+    voting = replace(home.assay, cip=Cip(recipe="rosella", teachers=teachers))
+    weak_label_store(home.store, voting)
+    version = ensure_cip_version(home.store, home.registry, voting)
+    assert [teacher["recipe"] for teacher in version.config["teachers"]] == ["rosella", "rosella"]
+    assert version.version != ensure_cip_version(home.store, home.registry, home.assay).version
+    strict = replace(voting, cip=replace(voting.cip, agreement=1.0))
+    assert ensure_cip_version(home.store, home.registry, strict) == version, "it serves the same masks"
+
+    # asked when the assay has one teacher again: the version's own recipe is what predicts
+    predictor = load_predictor(home.store, home.registry, home.assay, version)
+    record = home.store.images.get("rosella", "P_B01_f1")
+    fresh = make_weak_label(read_image(record, voting), record.image_key, voting.cip)
+    assert fresh.confidence_HW is not None
+    assert (fresh.confidence_HW < 255).any()
+    expected = soften(fresh.mask_HW, 3, fresh.confidence_HW)
+    np.testing.assert_array_equal(predictor.predict(record), expected)
+    np.testing.assert_array_equal(predictor.predict(replace(record, image_id="late")), expected)
+    np.testing.assert_array_equal(expected.argmax(axis=0), fresh.mask_HW)
 
 
 def test_a_version_without_a_folder_is_named(home: SmallHome) -> None:

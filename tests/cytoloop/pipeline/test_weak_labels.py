@@ -12,11 +12,11 @@ from samples import make_record, write_field
 
 from cytoloop.adapters.images import read_image, read_mask
 from cytoloop.adapters.plates import read_plate
-from cytoloop.commands.weak_label import weak_label_command
-from cytoloop.domain.assay import Cip
+from cytoloop.commands.weak_label import CONFIDENCE, weak_label_command
+from cytoloop.domain.assay import Cip, Teacher
 from cytoloop.domain.cip import MIN_IMAGES_FOR_ILLUMINATION, make_weak_label
 from cytoloop.domain.errors import ImageUnreadable
-from cytoloop.pipeline.weak_labels import weak_label_store, weak_masks
+from cytoloop.pipeline.weak_labels import weak_confidences, weak_label_store, weak_masks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,6 +61,21 @@ def test_the_store_holds_what_the_command_writes(home: SmallHome, tmp_path: Path
     for image_id, digest in weak_masks(home.store, home.assay).items():
         written = read_mask(tmp_path / "weak" / f"{image_id}.png")
         np.testing.assert_array_equal(home.store.masks.get(digest), written, err_msg=image_id)
+
+
+def test_what_several_teachers_said_is_kept_with_how_sure_they_were(home: SmallHome, tmp_path: Path) -> None:
+    weak_label_store(home.store, home.assay)
+    assert weak_confidences(home.store, home.assay) == {}
+    cip = Cip(recipe="rosella", teachers=(Teacher(parameters={"psf_sigma": 2}),))
+    voting = replace(home.assay, cip=cip)
+    assert weak_label_store(home.store, voting) == 6
+    assert weak_label_store(home.store, replace(voting, cip=replace(cip, agreement=1.0))) == 0
+    weak_label_command(home.plate, tmp_path / "weak", voting)
+    assert set(weak_confidences(home.store, voting)) == set(weak_masks(home.store, voting))
+    for image_id, digest in weak_confidences(home.store, voting).items():
+        stored = home.store.masks.get(digest)
+        assert set(np.unique(stored)) == {128, 255}
+        np.testing.assert_array_equal(stored, read_mask(tmp_path / "weak" / CONFIDENCE / f"{image_id}.png"))
 
 
 def test_an_image_that_is_gone_is_named(home: SmallHome) -> None:

@@ -10,6 +10,8 @@ import pytest
 from samples import Item, make_assay, make_record
 
 from cytoloop.adapters.store import Store
+from cytoloop.adapters.store.connection import SqliteFile
+from cytoloop.adapters.store.migrations import STORE
 from cytoloop.domain.errors import InputError, ShapeError, StateError, UnknownImage
 
 ASSAY = make_assay()
@@ -157,6 +159,29 @@ def test_weak_labels_are_kept_by_recipe_and_code(store: Store) -> None:
     assert store.images.weak_labels("rosella", "r1", "1") == {"a": "m4"}
     assert store.images.weak_labels("rosella", "r1", "2") == {"a": "m3"}
     assert store.images.weak_labels("rosella", "r3", "1") == {}
+
+
+def test_confidences_are_kept_beside_the_masks_that_teachers_voted_for(store: Store) -> None:
+    a, b = store.images.add(ASSAY, [make_record("a"), make_record("b")])
+    store.images.add_weak_label("rosella", a, "rosella", "r1", "1", "m1", "c1")
+    store.images.add_weak_label("rosella", b, "rosella", "r1", "1", "m2")
+    store.images.add_weak_label("rosella", a, "rosella", "r2", "1", "m3", "c3")
+    assert store.images.weak_labels("rosella", "r1", "1") == {"a": "m1", "b": "m2"}
+    assert store.images.weak_confidences("rosella", "r1", "1") == {"a": "c1"}
+    assert store.images.weak_confidences("rosella", "r1", "2") == {}
+
+
+def test_weak_labels_of_an_older_home_stay_without_confidence(tmp_path: Path) -> None:
+    before = {name: step for name, step in STORE.items() if name < "0004"}
+    file = SqliteFile(tmp_path / "cytoloop.sqlite3", before)
+    file.db.execute(
+        "INSERT INTO weak_labels VALUES ('rosella', 'a', 'k', 'rosella', 'r1', '1', 'm1', '2024-05-17')"
+    )
+    file.close()
+    opened = Store(tmp_path)
+    assert opened.images.weak_labels("rosella", "r1", "1") == {"a": "m1"}
+    assert opened.images.weak_confidences("rosella", "r1", "1") == {}
+    opened.close()
 
 
 def test_display_ranges_are_kept_by_plate(store: Store) -> None:

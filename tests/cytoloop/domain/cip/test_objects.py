@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cytoloop.domain.cip import objects
-from cytoloop.domain.errors import ConfigError
+from cytoloop.domain.errors import ConfigError, ShapeError
 
 LABELS = np.array(
     [
@@ -81,3 +81,81 @@ def test_split_by_seeds_cuts_at_the_neck_and_keeps_what_has_no_seed():
     lost = (dumbbell & ~cut).nonzero()
     assert 0 < len(lost[1]) < 25
     assert np.abs(lost[1] - 28.5).max() <= 2
+
+
+DUMBBELL = np.array(
+    [
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        [0, 1, 1, 1, 0, 0, 0, 1, 1, 1, 0],
+        [0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0],
+        [0, 1, 1, 1, 0, 0, 0, 1, 1, 1, 0],
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        [0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+    ],
+    dtype=bool,
+)
+"""Two squares joined by a neck, and a pair of pixels."""
+
+
+def test_depth_by_hand():
+    depth = objects.depth(DUMBBELL)
+    assert depth.dtype == np.float32
+    assert depth[2, [1, 2, 3, 4, 5]].tolist() == pytest.approx([1, 2, 2**0.5, 1, 1])
+    assert not depth[~DUMBBELL].any()
+
+
+def test_peaks_are_single_pixels_and_far_enough_apart():
+    relief = np.zeros((7, 20), np.float32)
+    relief[3, [3, 6, 15]] = 5, 4, 3
+    inside = np.ones_like(relief, dtype=bool)
+    assert np.argwhere(objects.peaks(relief, inside, 2)).tolist() == [[3, 3], [3, 6], [3, 15]]
+    assert np.argwhere(objects.peaks(relief, inside, 4)).tolist() == [[3, 3], [3, 15]]
+    assert objects.peaks(relief, inside, 4)[3, [3, 15]].tolist() == [1, 2]  # the highest first
+    with pytest.raises(ConfigError, match="at least 0 pixels apart, expected >= 1"):
+        objects.peaks(relief, inside, 0)
+
+
+def test_summits_are_told_by_their_height_above_the_pass():
+    # Peaks of 5, 4 and 9; the passes between them at 3 and 1.
+    relief = np.array([[1, 5, 3, 4, 1, 9, 9, 2]], np.float32)
+    inside = np.ones_like(relief, dtype=bool)
+    assert objects.summits(relief, inside, 0.5).tolist() == [[0, 1, 0, 2, 0, 3, 3, 0]]
+    assert (objects.summits(relief, inside, 1.5) > 0).tolist() == [[0, 1, 0, 0, 0, 1, 1, 0]]  # 4 is 1 above 3
+    assert objects.summits(relief, inside, 4.5).max() == 1  # 5 is 4 above 1
+
+
+def test_every_component_has_a_summit_however_flat_and_low():
+    relief = np.array([[2, 2, 0, 100, 0, 1]], np.float32)
+    assert objects.summits(relief, relief > 0, 50).max() == 3
+    assert objects.summits(relief, np.zeros_like(relief, dtype=bool), 1).max() == 0
+    with pytest.raises(ConfigError, match="expected > 0"):
+        objects.summits(relief, relief > 0, 0)
+
+
+@pytest.mark.parametrize("by_height", [False, True])
+def test_touching_objects_are_cut_at_the_neck(by_height):
+    depth = objects.depth(DUMBBELL)
+    seeds = objects.summits(depth, DUMBBELL, 0.5) if by_height else objects.peaks(depth, DUMBBELL, 3)
+    labels = objects.split_touching(DUMBBELL, depth, seeds)
+    np.testing.assert_array_equal(labels > 0, DUMBBELL)
+    assert len({labels[2, 2], labels[2, 8], labels[5, 1]}) == 3
+    assert (labels[1:4, 1:4] == labels[2, 2]).all()
+    assert (labels[1:4, 7:10] == labels[2, 8]).all()
+
+
+def test_touching_objects_are_cut_along_the_dark_line_between_them():
+    grey = np.array([[0, 5, 9, 9, 5, 2, 5, 9, 5, 0]], np.float32)
+    inside = grey > 0
+    labels = objects.split_touching(inside, grey, objects.summits(grey, inside, 3))
+    assert labels[0, 1] == labels[0, 4] == 1
+    assert labels[0, 6] == labels[0, 8] == 2
+
+
+def test_a_component_without_a_seed_stays_whole_under_a_number_of_its_own():
+    seeds = np.zeros(DUMBBELL.shape, np.int32)
+    seeds[2, 2] = 1
+    labels = objects.split_touching(DUMBBELL, objects.depth(DUMBBELL), seeds)
+    assert set(np.unique(labels[:5])) == {0, 1}
+    assert labels[5, 1] == labels[5, 2] == 2
+    with pytest.raises(ShapeError, match="expected one shape"):
+        objects.split_touching(DUMBBELL, objects.depth(DUMBBELL)[1:], seeds)
