@@ -12,7 +12,7 @@ from cytoloop.domain.snapshot import make_snapshot
 from cytoloop.domain.types import Item, Method, ModelVersion, TrainingSnapshot
 from cytoloop.nn.fit import EpochReport, FitResult
 from cytoloop.pipeline.training import train_version
-from cytoloop.pipeline.weak_labels import weak_masks
+from cytoloop.pipeline.weak_labels import weak_confidences, weak_masks
 from trainer.presets import WEAK_WEIGHT, preset
 
 
@@ -42,7 +42,15 @@ def run_training(
     """Freeze a snapshot of weak labels and these corrections, train on it, register the candidate."""
     splits = {record.image_id: record.split for record in store.images.all(assay.name)}
     corrected = {item: correction.mask for item, correction in standing.items()}
-    snapshot = make_snapshot(assay.name, method, weak_masks(store, assay), corrected, splits)
+    snapshot = make_snapshot(
+        assay.name,
+        method,
+        weak_masks(store, assay),
+        corrected,
+        splits,
+        weak_confidences(store, assay),
+        assay.cip.agreement,
+    )
     is_validated = any(row.split == "validation" for row in snapshot.rows)
     model, result = train_version(
         store,

@@ -1,10 +1,14 @@
-"""Which device computes: the one place that turns ``auto|cpu|cuda`` into a torch device."""
+"""Which device computes, and in what precision.
+
+The one place that turns ``auto|cpu|cuda`` into a torch device.
+"""
 
 from __future__ import annotations
 
 import torch
 
 from cytoloop.domain.errors import ConfigError
+from cytoloop.nn.train_config import Precision
 
 DEVICE_NAMES = ("auto", "cpu", "cuda")
 
@@ -25,3 +29,8 @@ def choose_device(name: str = "auto") -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device 'cuda': this PyTorch sees no GPU; expected 'cpu' or 'auto' here")
     return torch.device(name)
+
+
+def computing_in(precision: Precision, device: torch.device) -> torch.autocast:
+    """Return a context in which networks compute in that precision; their weights stay float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")

@@ -5,15 +5,20 @@ All sums are float32, whatever the network computed in. Legend: N batch, K class
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from cytoloop.domain.assay import IGNORE
-from cytoloop.domain.errors import ShapeError
+from cytoloop.domain.errors import ConfigError, ShapeError
 
 EPS_PAPER = 1e-8
 """The authors' epsilon; MATLAB's built-in layer has 1.19e-7."""
+
+AbsentClass = Literal["exact", "clamp", "leave-out"]
+"""What the generalised Dice loss does with a class that an image's truth lacks."""
 
 
 def generalised_dice_loss(
@@ -22,6 +27,7 @@ def generalised_dice_loss(
     weight_NHW: Tensor | None = None,
     *,
     eps: float = EPS_PAPER,
+    absent_class: AbsentClass = "exact",
     max_class_weight: float | None = None,
     image_weight_N: Tensor | None = None,
 ) -> Tensor:
@@ -42,10 +48,14 @@ def generalised_dice_loss(
         ratio: one common factor for an image cancels out, so use ``image_weight_N`` for that.
     eps : float
         1e-8 in the paper.
+    absent_class : {"exact", "clamp", "leave-out"}
+        ``exact`` is the formula, with its trap: a class that is absent from the image gets
+        w_k = 1 / eps and takes the loss over, whatever the other classes do. ``clamp``: no w_k is
+        larger than ``max_class_weight``, so that an absent class weighs as one of
+        ``max_class_weight ** -0.5`` pixels; so do all smaller ones. ``leave-out``: w_k = 0; what is
+        wrongly called an absent class is then missed by the class it is taken from, and by no other.
     max_class_weight : float, optional
-        Largest w_k. None is the exact formula, with its trap: a class that is absent from the image
-        gets w_k = 1 / eps and takes the loss over, whatever the other classes do. With the clamp an
-        absent class weighs as one of ``max_class_weight ** -0.5`` pixels; so do all smaller ones.
+        Largest w_k; with ``clamp``, and only there.
     image_weight_N : Tensor of float, shape (N,), optional
         Factor of each image's loss before the mean over N.
 
@@ -58,6 +68,8 @@ def generalised_dice_loss(
     ------
     ShapeError
         If the shapes do not belong together.
+    ConfigError
+        If ``absent_class`` is none of the three, or has not the ``max_class_weight`` it needs.
 
     Examples
     --------
@@ -65,6 +77,11 @@ def generalised_dice_loss(
     >>> float(generalised_dice_loss(certain, torch.tensor([[[0, 1]]])))
     0.0
     """
+    if (absent_class == "clamp") != (max_class_weight is not None):
+        raise ConfigError(
+            f"loss: absent_class {absent_class!r} with max_class_weight {max_class_weight}; "
+            "expected a number with 'clamp', and only there"
+        )
     target_NKHW, counted_NHW = _one_hot(prob_NKHW, target_NHW)
     if weight_NHW is not None:
         if weight_NHW.shape != target_NHW.shape:
@@ -77,8 +94,12 @@ def generalised_dice_loss(
     overlap_NK = (prob_NKHW * target_NKHW * counted_N1HW).sum(dim=(2, 3))
     squares_NK = (prob_NKHW.square() * counted_N1HW).sum(dim=(2, 3)) + area_NK
     class_weight_NK = 1.0 / (area_NK.square() + eps)
-    if max_class_weight is not None:
+    if absent_class == "clamp":
         class_weight_NK = class_weight_NK.clamp(max=max_class_weight)
+    elif absent_class == "leave-out":
+        class_weight_NK = torch.where(area_NK > 0.0, class_weight_NK, torch.zeros_like(class_weight_NK))
+    elif absent_class != "exact":
+        raise ConfigError(f"loss: absent_class {absent_class!r}, expected one of {get_args(AbsentClass)}")
     dice_N = (2.0 * (class_weight_NK * overlap_NK).sum(dim=1) + eps) / (
         (class_weight_NK * squares_NK).sum(dim=1) + eps
     )

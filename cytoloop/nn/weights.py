@@ -57,7 +57,7 @@ def save_weights(folder: Path, model: UNet, config: UNetConfig, normalisation: N
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     content: bytes = tensors_to_bytes(state, metadata={_KEY: described})
     folder.mkdir(parents=True, exist_ok=True)
-    _write_whole(folder / WEIGHTS_FILE, content)
+    write_whole(folder / WEIGHTS_FILE, content)
     return hashlib.sha256(content).hexdigest()
 
 
@@ -98,6 +98,12 @@ def load_weights(folder: Path, expected_digest: str | None = None) -> LoadedMode
     return LoadedModel(model=model.eval(), config=config, normalisation=normalisation, digest=digest)
 
 
+def state_digest(model: UNet) -> str:
+    """SHA-256 (hex) of a network's tensors, wherever they lie."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    return hashlib.sha256(tensors_to_bytes(state)).hexdigest()
+
+
 def _described(path: Path, content: bytes) -> Mapping[str, Any]:
     """Our JSON from the header: 8 bytes of length (little-endian), then JSON with ``__metadata__``."""
     try:
@@ -111,7 +117,8 @@ def _described(path: Path, content: bytes) -> Mapping[str, Any]:
     return described
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file under another name, sync it, rename it: it appears whole or not at all."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

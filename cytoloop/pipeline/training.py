@@ -4,26 +4,42 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from cytoloop.adapters.images import read_image
 from cytoloop.adapters.registry import Registry
 from cytoloop.adapters.store import Store
 from cytoloop.domain.assay import IGNORE, Assay
 from cytoloop.domain.cip import CODE_VERSION, recipe_digest
+from cytoloop.domain.digest import digest_of
 from cytoloop.domain.metrics import confusion_matrix, pixel_metrics
+from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.types import Method, ModelVersion, TrainingSnapshot
-from cytoloop.nn.device import choose_device
+from cytoloop.nn.checkpoint import CHECKPOINT_FILE, CheckpointRefused, remove_checkpoint
+from cytoloop.nn.dataset import TrainingItem
+from cytoloop.nn.device import choose_device, computing_in
 from cytoloop.nn.fit import EpochReport, FitResult, TrainConfig, fit
 from cytoloop.nn.predict import predict_prob
 from cytoloop.nn.unet import UNet
 from cytoloop.nn.weights import load_weights, save_weights
-from cytoloop.pipeline.training_data import CleanImage, training_items
+from cytoloop.pipeline.training_data import CleanImage, learning_items, training_items
+from cytoloop.pipeline.weak_labels import weak_confidences, weak_masks
 
 logger = logging.getLogger(__name__)
+Thing = TypeVar("Thing")
+
+
+WEAK_VALIDATION_IMAGES = 8
+"""Images that the weak validation of an epoch looks at: it only tells, so it must not cost much."""
+
+LEFT_RUNS_KEPT_DAYS = 14
+"""Checkpoints of interrupted runs that nobody went on with are removed after so long."""
 
 
 def validation_score(
@@ -34,20 +50,109 @@ def validation_score(
     Weak labels never choose an epoch: the better a network fits them, the more of the teacher's
     mistakes it repeats.
     """
-    clean = [image for image in clean if (image.truth_HW != IGNORE).any()]
-    if not clean:
+    return _mean_iou([(image.image_CHW, image.truth_HW) for image in clean], config, device)
+
+
+def weak_validation_score(
+    weak: Sequence[TrainingItem], config: TrainConfig, device: str
+) -> Callable[[UNet], float] | None:
+    """Mean IoU against the weak labels of images of validation wells, likewise; tells, never chooses."""
+    return _mean_iou([(item.image_CHW, item.mask_HW) for item in weak], config, device)
+
+
+def spread(things: Sequence[Thing], most: int) -> Sequence[Thing]:
+    """At most so many of them, evenly spread.
+
+    Examples
+    --------
+    >>> spread("abcdefg", 3)
+    'adg'
+    """
+    return things[:: max(1, -(-len(things) // most))]
+
+
+def _mean_iou(
+    labelled: Sequence[tuple[NDArray[Any], NDArray[np.uint8]]], config: TrainConfig, device: str
+) -> Callable[[UNet], float] | None:
+    labelled = [(image_CHW, mask_HW) for image_CHW, mask_HW in labelled if (mask_HW != IGNORE).any()]
+    if not labelled:
         return None
-    class_count = config.network.class_count
+    class_count, target = config.network.class_count, choose_device(device)
 
     def score(model: UNet) -> float:
         total = np.zeros((class_count, class_count), np.int64)
-        for image in clean:
-            prob_KHW = predict_prob(model, image.image_CHW, config.normalisation, choose_device(device))
-            pred_HW = prob_KHW.argmax(axis=0).astype(np.uint8)
-            total += confusion_matrix(image.truth_HW, pred_HW, class_count)
+        for image_CHW, mask_HW in labelled:
+            with computing_in(config.precision, target):
+                prob_KHW = predict_prob(model, image_CHW, config.normalisation, target)
+            total += confusion_matrix(mask_HW, prob_KHW.argmax(axis=0).astype(np.uint8), class_count)
         return float(pixel_metrics(total).mean_iou)
 
     return score
+
+
+def weak_validation_items(store: Store, assay: Assay) -> list[TrainingItem]:
+    """Images of validation wells with their weak labels, as many as the weak validation looks at."""
+    masks, confidences = weak_masks(store, assay), weak_confidences(store, assay)
+    records = [r for r in store.images.all(assay.name, ["validation"]) if r.image_id in masks]
+    items: list[TrainingItem] = []
+    for record in spread(records, WEAK_VALIDATION_IMAGES):
+        sure = confidences.get(record.image_id)
+        items += learning_items(
+            read_image(record, assay),
+            None,
+            store.masks.get(masks[record.image_id]),
+            1.0,
+            None if sure is None else store.masks.get(sure),
+            assay.cip.agreement,
+        )
+    return items
+
+
+def fed_items(
+    items: Sequence[TrainingItem], config: TrainConfig, method: Method, tiling: tuple[int, int]
+) -> list[TrainingItem]:
+    """What the network is fed with: where items go in whole, each corrected tile is one of its own.
+
+    So the paper had it: weak images of 680 x 512, corrected quarters of 340 x 256.
+    """
+    if config.crop is not None or method == "cdl":
+        return list(items)
+    fed: list[TrainingItem] = []
+    for item in items:
+        if item.weight < 1.0:
+            fed.append(item)
+            continue
+        height, width = item.mask_HW.shape
+        for tile in tiles_of(height, width, tiling):
+            mask_HW = np.full_like(item.mask_HW, IGNORE)
+            mask_HW[tile.slices] = item.mask_HW[tile.slices]
+            if (mask_HW != IGNORE).any():
+                fed.append(replace(item, mask_HW=mask_HW, area=tile.slices))
+    return fed
+
+
+def sources_document(result: FitResult, config: TrainConfig, method: Method) -> dict[str, Any]:
+    """What weak labels and corrections each had of a run: plain values, stored with the version.
+
+    ``loss_share`` is the expected share of the summed weight of all crops (or whole items), hence of the
+    gradient: the loss is a mean over the pixels of each, so that pixels do not count twice.
+    """
+    names = ("weak",) if method == "cdl" else ("corrections", "weak")
+    named = dict(zip(names, result.sources, strict=False))
+    return {**{name: asdict(source) for name, source in named.items()}, "trusted_share": config.trusted_share}
+
+
+def history_document(result: FitResult) -> list[dict[str, Any]]:
+    """The epochs of a run as plain values."""
+    return [
+        {
+            "epoch": report.epoch,
+            "loss": report.loss,
+            "validation": report.validation,
+            "weak_validation": report.weak_validation,
+        }
+        for report in result.history
+    ]
 
 
 def train_version(
@@ -77,25 +182,41 @@ def train_version(
     initial = None
     if base is not None:
         initial = load_weights(registry.folder(base.version), base.digest).model
-    result = fit(
-        config,
-        items,
-        validate=validation_score(clean, config, device),
-        initial=initial,
-        device=device,
-        progress=progress,
-        cancelled=cancelled,
-    )
+    checkpoint = _run_folder(store, snapshot, config, base)
+
+    def train() -> FitResult:
+        return fit(
+            config,
+            fed_items(items, config, method, assay.tiling),
+            validate=validation_score(clean, config, device),
+            validate_weak=weak_validation_score(weak_validation_items(store, assay), config, device),
+            initial=initial,
+            device=device,
+            progress=progress,
+            cancelled=cancelled,
+            checkpoint=checkpoint,
+        )
+
+    try:
+        result = train()
+    except CheckpointRefused as error:
+        # Nobody is there to ask, and a checkpoint is worth less than a cycle.
+        logger.warning("checkpoint left out, the run begins anew: %s", error)
+        remove_checkpoint(checkpoint)
+        result = train()
     document: dict[str, Any] = {
         "preset": preset,
         "train": config.to_dict(),
         "weak_weight": weak_weight,
         "recipe": recipe_digest(assay.cip),
+        "agreement": assay.cip.agreement,
         "cip_code": CODE_VERSION,
         "weak_rows": sum(row.source == "weak" for row in snapshot.rows),
         "correction_rows": sum(row.source == "correction" and row.split == "train" for row in snapshot.rows),
         "validation_rows": sum(row.split == "validation" for row in snapshot.rows),
         "best_epoch": result.best_epoch,
+        "history": history_document(result),
+        "sources": sources_document(result, config, method),
     }
     version, digest = registry.add(
         method,
@@ -121,8 +242,26 @@ def train_version(
         created_at=datetime.now(UTC),
     )
     store.models.add(model)
+    remove_checkpoint(checkpoint)
     logger.info("trained version=%s seconds=%.0f best_epoch=%d", version, result.seconds, result.best_epoch)
     return model, result
+
+
+def _run_folder(
+    store: Store, snapshot: TrainingSnapshot, config: TrainConfig, base: ModelVersion | None
+) -> Path:
+    """Where a run of these rows and numbers keeps its checkpoint, so that the same run finds it again."""
+    runs = store.home / "runs"
+    oldest = datetime.now(UTC).timestamp() - LEFT_RUNS_KEPT_DAYS * 86_400
+    for left in runs.glob(f"*/{CHECKPOINT_FILE}"):
+        if left.stat().st_mtime < oldest:
+            remove_checkpoint(left.parent)
+    key = {
+        "snapshot": snapshot.digest,
+        "config": config.to_dict(),
+        "base": base.digest if base else None,
+    }
+    return runs / digest_of(key)[:16]
 
 
 def write_weights(folder: Path, result: FitResult, config: TrainConfig) -> str:

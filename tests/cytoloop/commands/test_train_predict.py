@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from cytoloop.adapters.registry import Registry
 from cytoloop.adapters.store import Store
 from cytoloop.cli import run
 from cytoloop.domain.assay import Cip
+from cytoloop.nn.dataset import Batch, CropSampler
 from cytoloop.nn.fit import TrainConfig
 from cytoloop.pipeline.cip_version import ensure_cip_version
 from cytoloop.pipeline.weak_labels import weak_label_store, weak_masks
@@ -124,6 +126,81 @@ def test_training_from_the_store_makes_a_candidate(store: Store, capsys: pytest.
     model = store.models.get(trained["version"])
     assert (model.status, model.digest) == ("candidate", trained["digest"])
     assert model.config["weak_rows"] == len(store.images.all("rosella", ["train"]))
+
+
+def test_an_epoch_is_a_line_with_both_validations_and_the_time_left(
+    plate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = (
+        "train", "--method", "joint", "--preset", "smoke", "--images", plate, "--labels", plate / "labels",
+        "--weak", plate / "labels",
+    )  # fmt: skip
+    base = cytoloop(
+        capsys, "train", "--method", "cdl", "--preset", "smoke", "--images", plate,
+        "--weak", plate / "labels", "--out", tmp_path / "base",
+    )  # fmt: skip
+    assert base["validation_mean_iou"] is None
+    assert 0.0 < base["weak_validation_mean_iou"] <= 1.0
+    assert list(base["sources"]) == ["weak", "trusted_share"]
+    code = run(
+        [*map(str, (*asked, "--base", tmp_path / "base", "--out", tmp_path / "net", "--assay", "rosella"))]
+    )
+    assert code == 0
+    lines = re.findall(
+        r"^epoch (\d)/2  loss [\d.]+  weak validation 0\.\d{3}  clean validation 0\.\d{3}  \d+ s left$",
+        capsys.readouterr().err,
+        re.MULTILINE,
+    )
+    assert lines == ["1", "2"]
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kill the next run while it draws its last epoch."""
+    drawn = CropSampler.batch
+
+    def batch(self: CropSampler, index: int) -> Batch:
+        if index == 2:
+            raise KeyboardInterrupt
+        return drawn(self, index)
+
+    monkeypatch.setattr(CropSampler, "batch", batch)
+
+
+def test_a_run_from_folders_that_was_interrupted_goes_on(
+    plate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("train", "--method", "mdl", "--preset", "smoke", "--images", plate, "--labels", plate / "labels")
+    through = cytoloop(capsys, *asked, "--out", tmp_path / "through")
+    with monkeypatch.context() as patch:
+        interrupted(patch)
+        code, _ = refused(capsys, *asked, "--out", tmp_path / "net")
+    assert code == 130
+    assert [path.name for path in (tmp_path / "net").iterdir()] == ["checkpoint"]
+
+    code, said = refused(capsys, *asked, "--seed", "7", "--out", tmp_path / "net")
+    assert (code, "belongs to a run with config.seed 0, expected 7" in said) == (1, True), said
+    assert run([*map(str, asked), "--out", str(tmp_path / "net"), "--assay", "rosella", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "goes on after epoch 1 of a run that was interrupted" in captured.err
+    again = json.loads(captured.out)
+    assert (again["resumed_after_epoch"], through["resumed_after_epoch"]) == (1, 0)
+    assert again["digest"] == through["digest"]
+    assert [path.name for path in (tmp_path / "net").iterdir()] == ["weights.safetensors"]
+
+
+def test_the_paper_preset_trains_from_folders(
+    plate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper = trainer.presets.paper
+    monkeypatch.setattr(trainer.presets, "paper", lambda *given: replace(paper(*given, width=4), epochs=2))
+    trained = cytoloop(
+        capsys, "train", "--method", "mdl", "--preset", "paper", "--images", plate,
+        "--labels", plate / "labels", "--out", tmp_path / "net",
+    )  # fmt: skip
+    # Six wells at 0.80 / 0.10 / 0.10: five teach, two fields each, and each field is four quarters.
+    assert trained["sources"]["corrections"]["items"] == 5 * 2 * 4
+    assert trained["sources"]["corrections"]["pixels"] == 5 * 2 * 64 * 64
+    assert trained["validation_mean_iou"] is not None
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cytoloop.domain.errors import ConfigError
 from cytoloop.domain.splits import CAPS, FRACTIONS, assign_splits
 from cytoloop.domain.types import HELD_OUT, SPLITS, Split
 
@@ -57,3 +58,15 @@ def test_the_shares_are_the_whole() -> None:
     assert sum(FRACTIONS.values()) == pytest.approx(1.0)
     assert set(FRACTIONS) == set(SPLITS)
     assert "train" not in CAPS
+
+
+def test_shares_can_be_given_and_a_split_without_one_gets_nothing() -> None:
+    shares: dict[Split, float] = {"train": 0.85, "validation": 0.10, "sealed": 0.05}
+    drawn = assign_splits({}, [f"P/{n}" for n in range(400)], fractions=shares, caps={})
+    assert Counter(drawn.values()) == {"train": 340, "validation": 40, "sealed": 20}
+
+
+def test_shares_that_are_none_are_refused() -> None:
+    for wrong in ({"train": 0.9}, {"train": 1.2, "sealed": -0.2}):
+        with pytest.raises(ConfigError, match="expected none below 0, and a sum of 1"):
+            assign_splits({}, ["P/1"], fractions=wrong)  # type: ignore[arg-type]

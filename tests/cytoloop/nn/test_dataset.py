@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cytoloop.domain.errors import InputError, ShapeError
 from cytoloop.nn.augment import Movement, jitter_intensity
-from cytoloop.nn.dataset import CropSampler, TrainingItem
+from cytoloop.nn.dataset import Batch, CropSampler, TrainingItem, WholeSampler
 from cytoloop.nn.normalisation import Normalisation
 
 ALL_MOVEMENTS = [Movement(quarter_turns=k, is_mirrored=m) for k in range(4) for m in (False, True)]
@@ -64,13 +64,189 @@ def test_drawn_movements_reach_all_eight_or_the_four_that_keep_the_sides() -> No
     assert all(m.apply(np.zeros((3, 5))).shape == (3, 5) for m in kept)
 
 
-def test_crops_keep_image_and_mask_together() -> None:
-    """The image holds its own mask's value: wherever a crop lies and however it is turned, they agree."""
-    rng = np.random.default_rng(1)
-    mask = rng.integers(0, 3, (40, 53)).astype(np.uint8)
-    batch = sampler([TrainingItem(image_CHW=mask[None].astype(np.float32), mask_HW=mask)]).batch(0)
+def telling_item(seed: int, height: int = 40, width: int = 53) -> TrainingItem:
+    """An item whose image and confidence hold its own mask's value at each pixel."""
+    mask = np.random.default_rng(seed).integers(0, 3, (height, width)).astype(np.uint8)
+    confidence = ((mask + 1) / 3).astype(np.float32)
+    return TrainingItem(image_CHW=mask[None].astype(np.float32), mask_HW=mask, confidence_HW=confidence)
+
+
+def check_telling(batch: Batch) -> None:
     np.testing.assert_array_equal(np.round(batch.image_NCHW[:, 0] * 2).astype(np.uint8), batch.mask_NHW)
+    assert batch.confidence_NHW is not None
+    np.testing.assert_array_equal(batch.confidence_NHW, (batch.mask_NHW + 1) * 85)
     assert batch.image_NCHW.dtype == np.float32
+
+
+def test_crops_keep_image_mask_and_confidence_together() -> None:
+    """Wherever a crop lies and however it is turned, the three agree."""
+    check_telling(sampler([telling_item(1)]).batch(0))
+
+
+def test_whole_items_keep_image_mask_and_confidence_together() -> None:
+    whole = whole_sampler([telling_item(n) for n in range(4)])
+    for index in range(6):
+        check_telling(whole.batch(index))
+
+
+def test_an_item_without_doubts_is_sure_beside_one_with_them() -> None:
+    image, mask = draw_disc((8, 8))
+    sure = TrainingItem(image_CHW=image, mask_HW=mask)
+    half = TrainingItem(
+        image_CHW=image, mask_HW=mask, weight=0.5, confidence_HW=np.full(mask.shape, 0.5, np.float32)
+    )
+    assert sampler([sure]).batch(0).confidence_NHW is None
+    batch = sampler([sure, half]).batch(0)
+    assert batch.confidence_NHW is not None
+    for weight, confidence in zip(batch.weight_N, batch.confidence_NHW, strict=True):
+        assert (confidence == (255 if weight == 1.0 else 128)).all()
+
+
+def test_no_crop_lies_around_pixels_nobody_is_sure_of() -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    confidence = np.zeros((64, 64), np.float32)
+    confidence[:16, :16] = 0.4
+    image = np.random.default_rng(0).random((1, 64, 64))
+    batch = sampler([TrainingItem(image_CHW=image, mask_HW=mask, confidence_HW=confidence)]).batch(0)
+    assert (batch.mask_NHW == 0).all()
+    with pytest.raises(InputError, match="none with a pixel looked at"):
+        sampler([TrainingItem(image_CHW=image, mask_HW=mask, confidence_HW=0.0 * confidence)])
+
+
+# --- items whole -----------------------------------------------------------------------------------
+
+
+def whole_sampler(items: Sequence[TrainingItem], **changes: Any) -> WholeSampler:
+    numbers: dict[str, Any] = {
+        "class_count": 3,
+        "normalisation": Normalisation(low=0, high=100),
+        "batch": 2,
+        "jitter": 0.0,
+        "seed": 0,
+    }
+    return WholeSampler(items, **{**numbers, **changes})
+
+
+def numbered(count: int, height: int = 32, width: int = 48) -> list[TrainingItem]:
+    """Items that can be told apart by their weight."""
+    rng = np.random.default_rng(0)
+    return [
+        TrainingItem(
+            image_CHW=rng.random((1, height, width)),
+            mask_HW=np.zeros((height, width), np.uint8),
+            weight=n + 1.0,
+        )
+        for n in range(count)
+    ]
+
+
+def test_an_epoch_shows_every_item_once_in_an_order_of_its_own() -> None:
+    whole = whole_sampler(numbered(5))
+    assert whole.steps_per_epoch == 3
+    orders = []
+    for epoch in range(3):
+        batches = [whole.batch(3 * epoch + step).weight_N for step in range(3)]
+        assert sorted(len(weights) for weights in batches) == [1, 2, 2], "the smaller last batch is kept"
+        orders.append(np.concatenate(batches).tolist())
+        assert sorted(orders[-1]) == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert orders[0] != orders[1] != orders[2]
+    again = whole_sampler(numbered(5))
+    late = [again.batch(index).weight_N.tolist() for index in (8, 7, 6)]
+    assert [weight for weights in reversed(late) for weight in weights] == orders[2]
+    assert whole_sampler(numbered(5), seed=1).batch(0).weight_N.tolist() != whole.batch(0).weight_N.tolist()
+
+
+def test_items_of_one_size_share_a_batch_that_has_one_shape() -> None:
+    whole = whole_sampler([*numbered(3), *numbered(4, 40, 40)], batch=3)
+    assert whole.steps_per_epoch == 1 + 2
+    shapes = {whole.batch(index).mask_NHW.shape for index in range(30)}
+    assert shapes == {(3, 32, 48), (3, 48, 32), (3, 40, 40), (1, 40, 40)}
+
+
+def test_whole_items_are_turned_and_mirrored_in_all_ways() -> None:
+    picture = np.arange(32 * 48, dtype=np.float32).reshape(1, 32, 48)
+    item = TrainingItem(image_CHW=picture, mask_HW=np.zeros((32, 48), np.uint8))
+    whole = whole_sampler([item])
+    corners = {tuple(whole.batch(i).image_NCHW[0, 0, [0, 0, -1], [0, -1, 0]].tolist()) for i in range(100)}
+    assert len(corners) == 8
+
+
+def test_an_item_is_cut_to_what_was_looked_at_but_normalised_whole() -> None:
+    image = np.zeros((1, 80, 96), np.float32)
+    image[0, 0, 0], image[0, 40:, 48:] = 4.0, 2.0
+    mask = np.full((80, 96), 255, np.uint8)
+    mask[40:, 48:] = 1
+    batch = whole_sampler([TrainingItem(image_CHW=image, mask_HW=mask)]).batch(0)
+    assert sorted(batch.mask_NHW.shape[1:]) == [40, 48]
+    assert (batch.mask_NHW == 1).all()
+    assert (batch.image_NCHW == 0.5).all()
+
+
+def test_an_area_keeps_its_doubtful_margin() -> None:
+    mask = np.full((80, 96), 255, np.uint8)
+    mask[45:80, 50:96] = 1
+    tile = (slice(40, 80), slice(48, 96))
+    item = TrainingItem(image_CHW=np.zeros((1, 80, 96)), mask_HW=mask, area=tile)
+    assert sorted(whole_sampler([item]).batch(0).mask_NHW.shape[1:]) == [40, 48]
+    elsewhere = TrainingItem(
+        image_CHW=np.zeros((1, 80, 96)), mask_HW=mask, area=(slice(0, 60), slice(48, 96))
+    )
+    with pytest.raises(InputError, match=r"rows 45 to 80, .*expected all of it in its area, 0 to 60"):
+        whole_sampler([elsewhere])
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (79, 95), (30, 60)])
+def test_a_small_area_is_shown_with_its_surroundings(row: int, column: int) -> None:
+    mask = np.full((80, 96), 255, np.uint8)
+    mask[row, column] = 1
+    batch = whole_sampler([TrainingItem(image_CHW=np.zeros((1, 80, 96)), mask_HW=mask)]).batch(0)
+    assert batch.mask_NHW.shape == (1, 32, 32)
+    assert (batch.mask_NHW == 1).sum() == 1
+
+
+def test_an_image_too_small_to_go_in_whole_is_refused() -> None:
+    item = TrainingItem(image_CHW=np.zeros((1, 20, 50)), mask_HW=np.zeros((20, 50), np.uint8))
+    with pytest.raises(InputError, match=r"training item 0: \(20, 50\) pixels; expected at least 32 x 32"):
+        whole_sampler([item])
+
+
+# --- crops -----------------------------------------------------------------------------------------
+
+
+def test_the_sources_of_a_run_say_what_part_of_the_loss_is_theirs() -> None:
+    image, mask = draw_disc((8, 8))
+    weak = [TrainingItem(image_CHW=image, mask_HW=mask, weight=0.1)] * 9
+    items = [*weak, TrainingItem(image_CHW=image, mask_HW=mask, weight=1.0)]
+    corrected, others = sampler(items, trusted_share=0.75).sources()
+    assert (corrected.items, corrected.pixels, corrected.weight) == (1, 441, 1.0)
+    assert (others.items, others.pixels, others.weight) == (9, 9 * 441, pytest.approx(0.1))
+    assert (corrected.drawn_share, others.drawn_share) == (0.75, 0.25)
+    assert others.loss_share == pytest.approx(0.025 / 0.775)
+    assert corrected.loss_share + others.loss_share == pytest.approx(1.0)
+    # All items alike: 1 of 10 draws, and 1.0 of 1.9 in weight.
+    alike, _ = sampler(items).sources()
+    assert (alike.drawn_share, alike.loss_share) == (0.1, pytest.approx(1 / 1.9))
+    assert len(sampler(weak).sources()) == 1
+
+
+def test_the_digest_tells_runs_of_different_items_apart() -> None:
+    image, mask = draw_disc((8, 8))
+    other = mask.copy()
+    other[0, 0] = 2
+    doubt = np.ones(mask.shape, np.float32)
+    digests = {
+        sampler([item]).digest()
+        for item in (
+            TrainingItem(image_CHW=image, mask_HW=mask),
+            TrainingItem(image_CHW=image + np.eye(21), mask_HW=mask),
+            TrainingItem(image_CHW=image, mask_HW=other),
+            TrainingItem(image_CHW=image, mask_HW=mask, weight=0.5),
+            TrainingItem(image_CHW=image, mask_HW=mask, confidence_HW=doubt),
+            TrainingItem(image_CHW=image, mask_HW=mask, confidence_HW=doubt / 2),
+        )
+    }
+    assert len(digests) == 6
+    assert sampler([TrainingItem(image_CHW=image, mask_HW=mask)]).digest() in digests
 
 
 @given(
@@ -201,3 +377,9 @@ def test_what_does_not_fit_is_named() -> None:
         sampler([good, TrainingItem(image_CHW=np.repeat(image, 2, axis=0), mask_HW=mask)])
     with pytest.raises(InputError, match="weight"):
         sampler([TrainingItem(image_CHW=image, mask_HW=mask, weight=float("nan"))])
+    with pytest.raises(ShapeError, match=r"confidence \(21, 20\), mask \(21, 21\)"):
+        sampler([TrainingItem(image_CHW=image, mask_HW=mask, confidence_HW=np.ones((21, 20), np.float32))])
+    for wrong in (1.5, -0.1, float("nan")):
+        doubt = np.full(mask.shape, wrong, np.float32)
+        with pytest.raises(InputError, match=r"training item 0: confidence .* expected 0 to 1"):
+            sampler([TrainingItem(image_CHW=image, mask_HW=mask, confidence_HW=doubt)])

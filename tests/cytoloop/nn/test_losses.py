@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cytoloop.domain.errors import ShapeError
+from cytoloop.domain.errors import ConfigError, ShapeError
 from cytoloop.nn.losses import cross_entropy_loss, generalised_dice_loss
 
 # One image, one row of four pixels, two classes. Class 0 is true at three pixels, class 1 at one.
@@ -40,8 +40,32 @@ def test_absent_class_takes_the_exact_loss_over_and_the_clamp_prevents_it() -> N
     # w_1 = 1/eps: D = (2·3.6/16 + eps) / ((3.24 + 4)/16 + 0.04/eps + eps) ~ 1e-7.
     assert float(generalised_dice_loss(prob, target)) == pytest.approx(1.0, abs=1e-5)
     # w_0 = 1/16, w_1 = 1/16 (clamped): D = 2·3.6 / (3.24 + 4 + 0.04) = 7.2/7.28.
-    clamped = generalised_dice_loss(prob, target, max_class_weight=1 / 16)
+    clamped = generalised_dice_loss(prob, target, absent_class="clamp", max_class_weight=1 / 16)
     assert float(clamped) == pytest.approx(1 - 7.2 / 7.28, abs=1e-5)
+
+
+def test_absent_class_can_be_left_out() -> None:
+    target = torch.zeros(1, 1, 4, dtype=torch.long)
+    prob = torch.tensor([0.9, 0.1]).reshape(1, 2, 1, 1).expand(1, 2, 1, 4)
+    # w_0 = 1/16, w_1 = 0: D = 2·3.6 / (3.24 + 4) = 7.2/7.24.
+    left_out = generalised_dice_loss(prob, target, absent_class="leave-out")
+    assert float(left_out) == pytest.approx(1 - 7.2 / 7.24, abs=1e-5)
+    # Where every class is there, nothing is left out.
+    assert float(generalised_dice_loss(PROB, TARGET, absent_class="leave-out")) == pytest.approx(5 / 19)
+    # A class all of whose pixels are doubted away is absent too.
+    doubted = torch.tensor([[[1.0, 1.0, 1.0, 0.0]]])
+    alone = generalised_dice_loss(PROB, TARGET, doubted, absent_class="leave-out")
+    without = generalised_dice_loss(PROB, torch.tensor([[[0, 0, 0, 255]]]), absent_class="leave-out")
+    assert float(alone) == float(without) > 0.0
+
+
+def test_the_clamp_and_its_weight_go_together() -> None:
+    with pytest.raises(ConfigError, match="'clamp' with max_class_weight None"):
+        generalised_dice_loss(PROB, TARGET, absent_class="clamp")
+    with pytest.raises(ConfigError, match=r"'exact' with max_class_weight 0\.5"):
+        generalised_dice_loss(PROB, TARGET, max_class_weight=0.5)
+    with pytest.raises(ConfigError, match="'ignore', expected one of"):
+        generalised_dice_loss(PROB, TARGET, absent_class="ignore")  # type: ignore[arg-type]
 
 
 def test_pixel_weights_by_hand() -> None:
@@ -83,9 +107,9 @@ def test_ignored_pixels_change_neither_loss_nor_gradient(seed: int) -> None:
 
     def loss_and_gradient(values: torch.Tensor) -> tuple[float, torch.Tensor]:
         leaf = values.clone().requires_grad_()
-        loss = generalised_dice_loss(leaf.softmax(1), target, max_class_weight=1e-2) + cross_entropy_loss(
-            leaf, target
-        )
+        loss = generalised_dice_loss(
+            leaf.softmax(1), target, absent_class="clamp", max_class_weight=1e-2
+        ) + cross_entropy_loss(leaf, target)
         loss.backward()  # type: ignore[no-untyped-call]
         assert leaf.grad is not None
         return float(loss.detach()), leaf.grad

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,12 +18,20 @@ from cytoloop.domain.errors import ImageUnreadable, InputError
 from cytoloop.domain.snapshot import make_snapshot
 from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.types import Method, Prediction, TrainingSnapshot
+from cytoloop.nn.dataset import TrainingItem
 from cytoloop.nn.fit import EpochReport, TrainConfig
-from cytoloop.nn.unet import UNetConfig
+from cytoloop.nn.unet import UNet, UNetConfig
 from cytoloop.nn.weights import load_weights
 from cytoloop.pipeline.judging import judged_items
 from cytoloop.pipeline.predictors import load_predictor
-from cytoloop.pipeline.training import train_version, validation_score, write_weights
+from cytoloop.pipeline.training import (
+    fed_items,
+    train_version,
+    validation_score,
+    weak_validation_items,
+    weak_validation_score,
+    write_weights,
+)
 from cytoloop.pipeline.training_data import CleanImage, training_items
 from cytoloop.pipeline.weak_labels import weak_label_store, weak_masks
 
@@ -203,6 +213,137 @@ def test_weights_can_be_written_outside_a_registry(home: SmallHome, tmp_path: Pa
     model, result = train(home, "cdl")
     assert write_weights(tmp_path / "new" / "cdl", result, TINY) == model.digest
     load_weights(tmp_path / "new" / "cdl", model.digest)
+
+
+def test_the_epochs_and_the_sources_of_a_run_are_stored_with_the_version(home: SmallHome) -> None:
+    weak_label_store(home.store, home.assay)
+    base, _ = train(home, "cdl")
+    assert base.config["sources"]["weak"]["loss_share"] == 1.0
+    assert "corrections" not in base.config["sources"]
+    taught = home.of("train")
+    home.correct(taught[0].image_id, 2)
+    model, result = train(home, "joint", base=base, config=replace(TINY, trusted_share=0.75))
+    sources = home.registry.manifest(model.version)["config"]["sources"]
+    assert sources == model.config["sources"]
+    corrections, weak = sources["corrections"], sources["weak"]
+    assert (corrections["items"], corrections["pixels"], corrections["weight"]) == (1, 32 * 32, 1.0)
+    assert (weak["items"], weak["weight"], weak["drawn_share"]) == (len(taught), 0.5, 0.25)
+    assert weak["loss_share"] == pytest.approx(0.5 * 0.25 / (0.5 * 0.25 + 0.75))
+    assert [epoch["loss"] for epoch in model.config["history"]] == [e.loss for e in result.history]
+    assert all(0.0 < epoch["weak_validation"] <= 1.0 for epoch in model.config["history"])
+    assert [epoch["validation"] for epoch in model.config["history"]] == [None, None]
+
+
+def test_weak_validation_looks_at_weak_labels_of_validation_wells(home: SmallHome) -> None:
+    assert weak_validation_items(home.store, home.assay) == []
+    weak_label_store(home.store, home.assay)
+    items = weak_validation_items(home.store, home.assay)
+    judges = home.of("validation")
+    assert len(items) == len(judges) > 0
+    stored = home.store.masks.get(weak_masks(home.store, home.assay)[judges[0].image_id])
+    np.testing.assert_array_equal(items[0].mask_HW, stored)
+    np.testing.assert_array_equal(items[0].image_CHW, read_image(judges[0], home.assay))
+
+
+def test_scores_are_mean_iou_and_pixels_nobody_looked_at_do_not_count() -> None:
+    """A network of weights 0 but for one bias calls every pixel class 1."""
+    model = UNet(TINY.network)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.head.bias[1] = 1.0
+    mask_HW = np.full((64, 64), IGNORE, np.uint8)
+    mask_HW[:3, 0], mask_HW[3, 0] = 1, 0
+    item = TrainingItem(image_CHW=np.zeros((2, 64, 64), np.float32), mask_HW=mask_HW)
+    for config in (TINY, replace(TINY, precision="bfloat16")):
+        score = weak_validation_score([item], config, "cpu")
+        assert score is not None
+        assert score(model.eval()) == pytest.approx((3 / 4 + 0) / 2)
+    assert weak_validation_score([], TINY, "cpu") is None
+
+
+def test_where_items_go_in_whole_each_corrected_tile_is_one(home: SmallHome) -> None:
+    weak_label_store(home.store, home.assay)
+    first = home.of("train")[0].image_id
+    for tile in (0, 3):
+        home.correct(first, tile)
+    items, _ = training_items(home.store, home.assay, snapshot_of(home, "joint"), 0.5)
+    whole = replace(TINY, crop=None, steps_per_epoch=None)
+    fed = fed_items(items, whole, "joint", home.assay.tiling)
+    tiles = [item for item in fed if item.weight == 1.0]
+    assert [item.area for item in tiles] == [TILES[0].slices, TILES[3].slices]
+    for item in tiles:
+        assert item.area is not None
+        np.testing.assert_array_equal(item.mask_HW[item.area], home.truth[first][item.area])
+        assert (item.mask_HW != IGNORE).sum() == 32 * 32
+    assert len(fed) == len(items) + 1, "weak images stay whole"
+    assert fed_items(items, TINY, "joint", home.assay.tiling) == items
+    assert fed_items(tiles, whole, "cdl", home.assay.tiling) == tiles
+
+
+# --- going on --------------------------------------------------------------------------------------
+
+
+class Killed(Exception):
+    """The process ends here."""
+
+
+def killed_in_epoch(epoch: int) -> Callable[[], bool]:
+    steps = iter(range(100))
+
+    def ask() -> bool:
+        if next(steps) == 2 * (epoch - 1):
+            raise Killed
+        return False
+
+    return ask
+
+
+def test_a_killed_run_goes_on_to_the_same_version_and_leaves_nothing_behind(home: SmallHome) -> None:
+    weak_label_store(home.store, home.assay)
+    through, _ = train(home, "cdl")
+    with pytest.raises(Killed):
+        train(home, "cdl", cancelled=killed_in_epoch(2))
+    assert len(list(home.store.home.glob("runs/*/checkpoint.safetensors"))) == 1
+    again, result = train(home, "cdl")
+    assert (result.resumed_after, again.version, again.digest) == (1, through.version, through.digest)
+    assert list(home.store.home.glob("runs/*")) == []
+
+
+def test_a_run_of_other_labels_begins_anew(home: SmallHome) -> None:
+    weak_label_store(home.store, home.assay)
+    with pytest.raises(Killed):
+        train(home, "cdl", cancelled=killed_in_epoch(2))
+    home.correct(home.of("train")[0].image_id, 0)
+    assert train(home, "mdl")[1].resumed_after == 0
+    assert train(home, "cdl", config=replace(TINY, seed=1))[1].resumed_after == 0
+    assert train(home, "cdl")[1].resumed_after == 1
+
+
+def test_a_checkpoint_that_cannot_be_used_does_not_stop_a_cycle(
+    home: SmallHome, caplog: pytest.LogCaptureFixture
+) -> None:
+    weak_label_store(home.store, home.assay)
+    through, _ = train(home, "cdl")
+    with pytest.raises(Killed):
+        train(home, "cdl", cancelled=killed_in_epoch(2))
+    (left,) = home.store.home.glob("runs/*/checkpoint.safetensors")
+    left.write_bytes(b"half a fi")
+    again, result = train(home, "cdl")
+    assert (again.digest, result.resumed_after) == (through.digest, 0)
+    assert "the run begins anew" in caplog.text
+
+
+def test_runs_that_nobody_went_on_with_are_cleared_away(home: SmallHome) -> None:
+    weak_label_store(home.store, home.assay)
+    for seed in (1, 2):
+        with pytest.raises(Killed):
+            train(home, "cdl", config=replace(TINY, seed=seed), cancelled=killed_in_epoch(2))
+    old, recent = home.store.home.glob("runs/*/checkpoint.safetensors")
+    long_ago = old.stat().st_mtime - 15 * 86_400
+    os.utime(old, (long_ago, long_ago))
+    train(home, "cdl")
+    assert (old.parent.exists(), recent.exists()) == (False, True)
 
 
 # --- judging ---------------------------------------------------------------------------------------
