@@ -20,6 +20,7 @@ EXIT_BUG = 3
 EXIT_INTERRUPTED = 130
 METHODS = ("cdl", "mdl", "joint")
 DEVICES = ("auto", "cpu", "cuda")
+SPLITS = ("train", "validation", "contest", "sealed")
 
 
 def shared(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -113,7 +114,7 @@ def up(context: Context, stop_after: float | None, **options: Any) -> None:
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of plate and training.")
 @click.option("--batch", type=click.IntRange(4), default=24, show_default=True, help="Items a batch.")
-@click.option("--preset", help="Numbers of the training runs [the assay's]: fast, smoke.")
+@click.option("--preset", help="Numbers of the training runs [the assay's]: fast, paper, smoke.")
 @click.option("--data", type=folder(exists=True), help="A plate with labels/ instead of a simulated one.")
 @click.option("--assay", help="Assay of --data.")
 @click.option(
@@ -185,22 +186,60 @@ def import_(context: Context, source: Path, assay: str) -> None:
 @click.argument("out", type=folder())
 @click.option("--assay", required=True)
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--debug-dir", type=folder(), help="Write each step of each image here: <image>/index.html shows them."
+)
 @shared
-def weak_label(context: Context, source: Path, out: Path, assay: str, workers: int) -> None:
+def weak_label(
+    context: Context, source: Path, out: Path, assay: str, workers: int, debug_dir: Path | None
+) -> None:
     """Conventional image processing on a folder: indexed PNG masks and their provenance.
 
     \b
     cytoloop weak-label plates/2024-05-17 weak/ --assay rosella --workers 2
+    cytoloop weak-label plates/2024-05-17 weak/ --assay rosella --debug-dir steps/
     """
     from cytoloop.commands import entry
 
-    entry.weak_label(context, source, out, assay, workers)
+    entry.weak_label(context, source, out, assay, workers, debug_dir)
+
+
+@cli.command("tune-cip")
+@click.option("--assay", required=True)
+@click.option("--images", type=folder(exists=True), help="A plate; without it the store is used.")
+@click.option("--labels", type=folder(exists=True), help="Expert masks, <image_id>.png.")
+@click.option("--trials", type=click.IntRange(1), default=60, show_default=True, help="Settings to try.")
+@click.option(
+    "--parameters", default="", help="Names to change, a,b,… [those the recipe searches by default]."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the search.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="New file for the tuned cip: block; the assay itself is left alone.",
+)
+@shared
+def tune_cip(context: Context, assay: str, **options: Any) -> None:
+    """Fit the recipe's parameters to corrections.
+
+    Settings are searched on corrected training wells and compared with the present one on
+    corrected validation wells; only one that is better on both is proposed. Of several teachers
+    the first is tuned.
+
+    \b
+    cytoloop tune-cip --assay rosella --trials 60
+    cytoloop tune-cip --assay rosella --images plate --labels plate/labels --out cip.yaml
+    """
+    from cytoloop.commands import entry
+
+    entry.tune_cip(context, assay, **options)
 
 
 @cli.command()
 @click.option("--assay", required=True)
 @click.option("--method", type=click.Choice(METHODS), required=True)
-@click.option("--preset", default=None, help="Numbers of the run [the assay's]: fast, smoke.")
+@click.option("--preset", default=None, help="Numbers of the run [the assay's]: fast, paper, smoke.")
 @click.option("--images", type=folder(exists=True), help="A plate; without it the store is used.")
 @click.option("--labels", type=folder(exists=True), help="Expert masks, <image_id>.png.")
 @click.option("--weak", type=folder(exists=True), help="Weak masks, <image_id>.png.")
@@ -216,9 +255,16 @@ def weak_label(context: Context, source: Path, out: Path, assay: str, workers: i
 def train(context: Context, assay: str, **options: Any) -> None:
     """One training run, from the store or from folders.
 
+    The preset paper is the source paper's training to the letter. From folders it also splits the wells as
+    the paper did; a store keeps the splits it drew when it first saw a well.
+
+    A run that is interrupted goes on after its last whole epoch when it is started again with the same
+    arguments, and ends with the weights of one that ran through.
+
     \b
     cytoloop train --assay rosella --method cdl
     cytoloop train --assay rosella --method cdl --images plate --weak weak --out cdl
+    cytoloop train --assay rosella --method mdl --preset paper --images plate --labels labels --out mdl
     """
     from cytoloop.commands import entry
 
@@ -248,16 +294,17 @@ def predict(context: Context, source: Path, out: Path, assay: str, **options: An
 @click.option("--truth", type=folder(exists=True), required=True)
 @click.option("--pred", type=folder(exists=True), required=True)
 @click.option("--assay", required=True)
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True)
 @shared
-def evaluate(context: Context, truth: Path, pred: Path, assay: str) -> None:
-    """Metrics of masks against expert masks of the same names.
+def evaluate(context: Context, truth: Path, pred: Path, assay: str, workers: int) -> None:
+    """Metrics of masks against expert masks of the same names: pixels, outlines, boxes, types of error.
 
     \b
     cytoloop evaluate --truth plate/labels --pred masks --assay rosella
     """
     from cytoloop.commands import entry
 
-    entry.evaluate(context, truth, pred, assay)
+    entry.evaluate(context, truth, pred, assay, workers)
 
 
 @cli.command()
@@ -324,6 +371,150 @@ def models_show(context: Context, version: str) -> None:
     from cytoloop.commands import entry
 
     entry.models_show(context, version)
+
+
+def comma_separated(_: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """``ada@lab.org,bob@lab.org`` as names."""
+    return tuple(name.strip() for name in value.split(",")) if value else ()
+
+
+def named_folders(
+    _: click.Context, parameter: click.Parameter, value: tuple[str, ...]
+) -> tuple[tuple[str, Path], ...]:
+    """``cdl=masks/cdl`` as a name and a folder that is there."""
+    found = []
+    for text in value:
+        name, sign, path = text.partition("=")
+        if not (name and sign and path):
+            raise click.BadParameter(f"{text!r}, expected name=DIR", param=parameter)
+        if not Path(path).is_dir():
+            raise click.BadParameter(f"Directory {path!r} does not exist.", param=parameter)
+        found.append((name, Path(path)))
+    return tuple(found)
+
+
+def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What every study with experts is told: the assay, who takes part, and the draw."""
+    for option in reversed(
+        (
+            click.option("--assay", required=True),
+            click.option(
+                "--experts",
+                callback=comma_separated,
+                help="E-mails of Label Studio users, or names, comma-separated [expert-1 to expert-4].",
+            ),
+            click.option(
+                "--sets",
+                type=click.IntRange(1),
+                default=2,
+                show_default=True,
+                help="Sets the items are dealt into; the experts are shared out among them.",
+            ),
+            click.option(
+                "--split",
+                type=click.Choice(SPLITS),
+                default="sealed",
+                show_default=True,
+                help="Items of these wells are drawn.",
+            ),
+            click.option("--seed", type=click.IntRange(0), help="Of the draw [a new one]."),
+            click.option("--name", help="Of the study [<assay>-<number>]."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@cli.group()
+def rate() -> None:
+    """Blind rating: masks of two methods, 1 to 10, by experts who do not know which.
+
+    \b
+    cytoloop rate create --assay rosella
+    """
+
+
+@rate.command("create")
+@study_options
+@click.option("--a", help="Version [the newest CIP version].")
+@click.option("--b", help="Version [the active one].")
+@click.option(
+    "--images",
+    type=click.IntRange(1),
+    help="Items (tiles) drawn; each is shown with both masks [40, or all there are].",
+)
+@click.option("--image-dir", type=folder(exists=True), help="Images from here instead of the home.")
+@click.option(
+    "--masks",
+    multiple=True,
+    metavar="NAME=DIR",
+    callback=named_folders,
+    help="With --image-dir, twice: a method and its masks, <image_id>.png.",
+)
+@shared
+def rate_create(context: Context, assay: str, **options: Any) -> None:
+    """Set up a blind rating in Label Studio: a project for each expert, methods hidden.
+
+    \b
+    cytoloop rate create --assay rosella --b cdl-20240517-0a1b2c3d --experts ada@lab.org,bob@lab.org
+    cytoloop rate create --assay rosella --image-dir plate --masks cip=weak --masks ours=masks
+    """
+    from cytoloop.commands import entry
+
+    entry.rate_create(context, assay, **options)
+
+
+@rate.command("collect")
+@click.argument("name")
+@shared
+def rate_collect(context: Context, name: str) -> None:
+    """Fetch the ratings there are, test them, write ratings.csv and rating.json.
+
+    \b
+    cytoloop rate collect rosella-1
+    """
+    from cytoloop.commands import entry
+
+    entry.rate_collect(context, name)
+
+
+@cli.group()
+def boxes() -> None:
+    """The box surrogate: experts box events unaided, CIP and models are scored against the boxes.
+
+    \b
+    cytoloop boxes create --assay rosella
+    """
+
+
+@boxes.command("create")
+@study_options
+@click.option("--images", type=click.IntRange(1), help="Items (tiles) drawn [100, or all there are].")
+@shared
+def boxes_create(context: Context, assay: str, **options: Any) -> None:
+    """Set up a box survey in Label Studio: a project for each expert, no predictions shown.
+
+    \b
+    cytoloop boxes create --assay rosella --experts ada@lab.org,bob@lab.org --images 40
+    """
+    from cytoloop.commands import entry
+
+    entry.boxes_create(context, assay, **options)
+
+
+@boxes.command("collect")
+@click.argument("name")
+@click.option("--model", "models_", multiple=True, help="Version to score beside CIP; repeatable [active].")
+@shared
+def boxes_collect(context: Context, name: str, models_: tuple[str, ...]) -> None:
+    """Fetch the boxes there are, score CIP and models, write boxes.csv, drawn.csv and boxes.json.
+
+    \b
+    cytoloop boxes collect rosella-1 --model cdl-20240517-0a1b2c3d
+    """
+    from cytoloop.commands import entry
+
+    entry.boxes_collect(context, name, models_)
 
 
 @cli.command()

@@ -245,7 +245,7 @@ def correction_from_annotation(
         task_id=task_id,
         annotated_at=parse_time(annotation.get("updated_at"), f"{where}: updated_at"),
         parent_version=parent_version,
-        lead_time_s=_seconds(annotation.get("lead_time")),
+        lead_time_s=lead_time_of(annotation),
         conflict_pixels=drawn.conflict_pixels,
         origins=drawn.origins,
     )
@@ -444,8 +444,12 @@ def parse_time(value: object, where: str) -> datetime:
     return time.astimezone(UTC)
 
 
-def _seconds(value: object) -> float | None:
-    """A lead time; None where Label Studio gives none that makes sense, which must not cost a correction."""
+def lead_time_of(annotation: Mapping[str, Any]) -> float | None:
+    """Seconds the editor was open; None where Label Studio gives none that makes sense.
+
+    A strange value must not cost a correction.
+    """
+    value = annotation.get("lead_time")
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         return None
     return float(value)

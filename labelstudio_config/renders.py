@@ -55,8 +55,7 @@ def render_images(
         of_plate = list(fields)
         ranges = store.images.display_ranges(assay.name, plate)
         if assay.display.scope == "plate" and not ranges:
-            step = max(1, len(of_plate) // _SAMPLED_FIELDS)
-            ranges = display_ranges((read_image(r, assay) for r in of_plate[::step]), assay)
+            ranges = plate_ranges(of_plate, assay)
             store.images.set_display_ranges(assay.name, plate, ranges)
         for record in of_plate:
             made += _render_one(folder, record, assay, ranges)
@@ -64,6 +63,12 @@ def render_images(
             if progress:
                 progress(done, len(records))
     return made
+
+
+def plate_ranges(of_plate: Sequence[ImageRecord], assay: Assay) -> dict[str, tuple[float, float]]:
+    """Black and white point by channel of a plate, from some of its fields."""
+    step = max(1, len(of_plate) // _SAMPLED_FIELDS)
+    return display_ranges((read_image(record, assay) for record in of_plate[::step]), assay)
 
 
 def _render_one(

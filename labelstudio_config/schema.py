@@ -30,7 +30,14 @@ def labeling_config(assay: Assay) -> str:
         if label.hotkey:
             attributes["hotkey"] = label.hotkey
         ET.SubElement(brush, "Label", attributes)
-    row = ET.SubElement(root, "View", style=_SIDE_BY_SIDE)
+    show_pictures(root, assay)
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode")
+
+
+def show_pictures(parent: ET.Element, assay: Assay) -> None:
+    """Add the composite, which is drawn on, and beside it each channel alone where there are several."""
+    row = ET.SubElement(parent, "View", style=_SIDE_BY_SIDE)
     large = ET.SubElement(row, "View", style=_LARGE)
     names = " + ".join(channel.name for channel in assay.channels)
     ET.SubElement(large, "Header", value=f"Composite: {names}", size="5")
@@ -40,8 +47,6 @@ def labeling_config(assay: Assay) -> str:
         for number, channel in enumerate(assay.channels):
             ET.SubElement(small, "Header", value=channel.name, size="5")
             _image(small, channel_key(number), {"zoomControl": "false"})
-    ET.indent(root)
-    return ET.tostring(root, encoding="unicode")
 
 
 def check_label_config(xml: str, assay: Assay) -> None:

@@ -5,8 +5,10 @@ Each function imports what it needs when called, so that ``--help`` stays quick.
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +21,8 @@ from cytoloop.domain.errors import CytoloopError, InputError, StateError
 
 if TYPE_CHECKING:
     from cytoloop.commands.demo import Round
+    from cytoloop.commands.study import CreatedStudy
+    from cytoloop.domain.study import Progress
     from cytoloop.nn.fit import EpochReport
 
 
@@ -173,18 +177,64 @@ def import_(context: Context, source: Path, assay_name: str) -> None:
     )
 
 
-def weak_label(context: Context, source: Path, out: Path, assay_name: str, workers: int) -> None:
+def weak_label(
+    context: Context, source: Path, out: Path, assay_name: str, workers: int, debug_dir: Path | None
+) -> None:
     """Weak-label a folder; fail if an image could not be read."""
     from cytoloop.commands.weak_label import weak_label_command
 
     assay = find_assay(context.settings.home, assay_name)
     with progress_bars() as tell:
         summary = weak_label_command(
-            source, out, assay, workers, lambda done, total: tell("weak labels", done, total)
+            source, out, assay, workers, lambda done, total: tell("weak labels", done, total), debug_dir
         )
-    _show(context, summary, f"{len(summary.written)} masks in {out}")
+    steps = "" if debug_dir is None else f"; their steps in {debug_dir}/<image>/index.html"
+    _show(context, summary, f"{len(summary.written)} masks in {out}{steps}")
     if summary.failures:
         raise _Failed("\n".join(summary.failures))
+
+
+def tune_cip(context: Context, assay_name: str, parameters: str, **options: Any) -> None:
+    """Search a recipe's parameters; show them beside the present ones, and what to paste."""
+    from cytoloop.commands.tune_cip import TuneOptions, tune_from_folders, tune_from_store
+
+    assay = find_assay(context.settings.home, assay_name)
+    names = tuple(name.strip() for name in parameters.split(",") if name.strip())
+    asked = TuneOptions(parameters=names, **options)
+    with progress_bars() as bars:
+
+        def reading(done: int, total: int) -> None:
+            bars("read corrected images", done, total)
+
+        def trial(done: int, total: int, best: float) -> None:
+            bars.step(f"best mean IoU on training wells {best:.3f}, trial {done} of {total}", done / total)
+
+        if asked.images is None:
+            with open_home(context.home) as home:
+                summary = tune_from_store(home, assay, asked, reading, trial)
+        else:
+            summary = tune_from_folders(assay, asked, reading, trial)
+    if context.as_json:
+        print_json(summary)
+        return
+    rows = [
+        [name, wells, f"{on.mean_iou:.3f}", *(f"{iou:.3f}" for iou in on.class_iou)]
+        for name, setting in (("present", summary.present), ("tuned", summary.tuned))
+        if setting is not None
+        for wells, on in (
+            (f"training ({summary.train_images} images)", setting.train),
+            (f"validation ({summary.validation_images} images)", setting.validation),
+        )
+    ]
+    title = f"IoU against corrections, {summary.trials} trials in {summary.seconds:.0f} s"
+    stdout.print(table(title, ["Setting", "Wells", "Mean IoU", *summary.classes], rows))
+    if summary.cip is None:
+        stdout.print("The search found nothing better on validation wells: keep the present setting.")
+        return
+    stdout.print(f"Better on validation wells. To use it, paste into the assay file of {summary.assay!r}:\n")
+    stdout.print(summary.cip, soft_wrap=True, markup=False)
+    if summary.out is not None:
+        stdout.print(f"Written to {summary.out}", soft_wrap=True)
 
 
 def train(context: Context, assay_name: str, **options: Any) -> None:
@@ -196,11 +246,15 @@ def train(context: Context, assay_name: str, **options: Any) -> None:
     options["preset"] = options["preset"] or assay.training_preset
     options["device"] = options["device"] or settings.device
     asked = TrainOptions(**options)
+    tell = _EpochLines()
     if asked.images is None:
         with open_home(context.home) as home:
-            summary = train_from_store(home, assay, asked, _epoch_line)
+            summary = train_from_store(home, assay, asked, tell)
     else:
-        summary = train_from_folders(assay, asked, _epoch_line)
+        with progress_bars() as bars:
+            summary = train_from_folders(
+                assay, asked, tell, lambda done, total: bars("read images", done, total)
+            )
     clean = (
         ""
         if summary.validation_mean_iou is None
@@ -213,11 +267,22 @@ def train(context: Context, assay_name: str, **options: Any) -> None:
     )
 
 
-def _epoch_line(epoch: EpochReport) -> None:
-    clean = "" if epoch.validation is None else f"  clean validation {epoch.validation:.3f}"
-    stderr.print(
-        f"epoch {epoch.epoch}/{epoch.epochs}  loss {epoch.loss:.4f}{clean}  {epoch.seconds_left:.0f} s left"
-    )
+class _EpochLines:
+    """A line an epoch; before the first, one that says if an interrupted run goes on."""
+
+    def __init__(self) -> None:
+        self._begun = False
+
+    def __call__(self, epoch: EpochReport) -> None:
+        if not self._begun and epoch.epoch > 1:
+            stderr.print(f"goes on after epoch {epoch.epoch - 1} of a run that was interrupted")
+        self._begun = True
+        weak = "" if epoch.weak_validation is None else f"  weak validation {epoch.weak_validation:.3f}"
+        clean = "" if epoch.validation is None else f"  clean validation {epoch.validation:.3f}"
+        stderr.print(
+            f"epoch {epoch.epoch}/{epoch.epochs}  loss {epoch.loss:.4f}{weak}{clean}  "
+            f"{epoch.seconds_left:.0f} s left"
+        )
 
 
 def predict(
@@ -247,17 +312,22 @@ def predict(
     _show(context, summary, f"{summary.images} masks of {summary.version} in {out}")
 
 
-def evaluate(context: Context, truth: Path, pred: Path, assay_name: str) -> None:
+def evaluate(context: Context, truth: Path, pred: Path, assay_name: str, workers: int) -> None:
     """Metrics of a folder of masks."""
-    from cytoloop.commands.evaluate import evaluate_command, evaluation_table
+    from cytoloop.commands.evaluate import error_table, evaluate_command, evaluation_table
 
     assay = find_assay(context.settings.home, assay_name)
     with progress_bars() as tell:
-        evaluation = evaluate_command(truth, pred, assay, lambda done, total: tell("evaluate", done, total))
+        found = evaluate_command(
+            truth, pred, assay, workers, lambda done, total: tell("evaluate", done, total)
+        )
+    for warning in found.warnings:
+        stderr.print(f"warning: {warning}", soft_wrap=True, markup=False)
     if context.as_json:
-        print_json(evaluation.to_dict())
+        print_json(found.to_dict())
     else:
-        stdout.print(evaluation_table(evaluation))
+        stdout.print(evaluation_table(found.evaluation))
+        stdout.print(error_table(found.evaluation))
 
 
 def worklist(context: Context, queue: str, limit: int) -> None:
@@ -312,6 +382,90 @@ def models_show(context: Context, version: str) -> None:
         ]
         document = {**asdict(model), "folder": home.registry.folder(version), "contests": contests}
     print_json(document)
+
+
+def rate_create(context: Context, assay_name: str, **options: Any) -> None:
+    """Set up a blind rating."""
+    from cytoloop.commands.rate import RateOptions, create_rating
+
+    with open_home(context.home) as home, progress_bars() as tell:
+        made = create_rating(home, home.load(assay_name), RateOptions(**options), tell)
+    _show_study(
+        context,
+        made,
+        f"Blind rating {made.name}: {made.items} items, {' against '.join(made.methods)}",
+        f"cytoloop rate collect {made.name}",
+    )
+
+
+def rate_collect(context: Context, name: str) -> None:
+    """What the experts rated."""
+    from cytoloop.commands.rate import collect_rating, rating_tables
+
+    with open_home(context.home) as home, progress_bars() as tell:
+        report = collect_rating(home, name, tell)
+        folder = home.settings.home / "ratings" / name
+    _warn_of_others(report.progress)
+    if context.as_json:
+        print_json(report.to_dict())
+        return
+    for one in rating_tables(report):
+        stdout.print(one)
+    stdout.print(report.conclusion, soft_wrap=True, markup=False)
+    stdout.print(f"Written: {folder / 'ratings.csv'}, {folder / 'rating.json'}", soft_wrap=True, markup=False)
+
+
+def boxes_create(context: Context, assay_name: str, **options: Any) -> None:
+    """Set up a box survey."""
+    from cytoloop.commands.boxes import BoxOptions, create_boxes
+
+    with open_home(context.home) as home, progress_bars() as tell:
+        made = create_boxes(home, home.load(assay_name), BoxOptions(**options), tell)
+    _show_study(
+        context, made, f"Boxes {made.name}: {made.items} items", f"cytoloop boxes collect {made.name}"
+    )
+
+
+def boxes_collect(context: Context, name: str, versions: tuple[str, ...]) -> None:
+    """What the experts boxed, and how CIP and models do against it."""
+    from cytoloop.commands.boxes import boxes_table, collect_boxes
+
+    with open_home(context.home) as home, progress_bars() as tell:
+        survey = collect_boxes(home, name, versions, tell)
+        folder = home.settings.home / "boxes" / name
+    _warn_of_others(survey.progress)
+    if context.as_json:
+        print_json(survey.to_dict())
+        return
+    stdout.print(boxes_table(survey))
+    if survey.missing:
+        stdout.print(survey.missing, soft_wrap=True, markup=False)
+    if not math.isnan(survey.minutes_median):
+        stdout.print(f"Median time: {survey.minutes_median:.1f} min an item")
+    written = ", ".join(str(folder / file) for file in ("boxes.csv", "drawn.csv", "boxes.json"))
+    stdout.print(f"Written: {written}", soft_wrap=True, markup=False)
+
+
+def _show_study(context: Context, made: CreatedStudy, sentence: str, afterwards: str) -> None:
+    if context.as_json:
+        print_json(made)
+        return
+    stdout.print(sentence, soft_wrap=True, markup=False)
+    rows = [[one.expert, str(one.set), str(one.tasks), one.url] for one in made.seats]
+    stdout.print(table("One project an expert", ["Expert", "Set", "Tasks", "Begin here"], rows))
+    stdout.print(f"Keep the key from the experts: {made.design}", soft_wrap=True, markup=False)
+    stdout.print(f"Then: {afterwards}", soft_wrap=True, markup=False)
+
+
+def _warn_of_others(progress: Sequence[Progress]) -> None:
+    for one in progress:
+        if one.by_others:
+            stderr.print(
+                f"warning: {one.expert}: {one.by_others} task(s) of project {one.project_id} were done by "
+                "somebody else and do not count",
+                soft_wrap=True,
+                markup=False,
+            )
 
 
 def report(context: Context, cycle_id: str | None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoloop.domain.assay import Assay
+from cytoloop.domain.assay import IGNORE, Assay
 from cytoloop.domain.errors import ShapeError
 
 
@@ -44,7 +44,57 @@ def composite(
     """All channels in their display colours, added: uint8 (H, W, 3)."""
     picture = np.zeros((*image_CHW.shape[1:], 3), np.float32)
     for grey_HW, channel in zip(image_CHW, assay.channels, strict=True):
-        rgb = np.frombuffer(bytes.fromhex(channel.colour.lstrip("#")), np.uint8) / np.float32(255)
+        rgb = _rgb(channel.colour) / np.float32(255)
         picture += to_8bit(grey_HW, *ranges[channel.name])[..., np.newaxis] * rgb
     added: NDArray[np.uint8] = np.minimum(picture, 255).astype(np.uint8)
     return added
+
+
+def painted(mask_HW: NDArray[np.uint8], assay: Assay) -> NDArray[np.uint8]:
+    """A label mask in the assay's colours, background and values of no class black: uint8 (H, W, 3)."""
+    colours = np.zeros((IGNORE + 1, 3), np.uint8)
+    for value, label in [*assay.foreground, (IGNORE, assay.ignore)]:
+        colours[value] = _rgb(label.colour)
+    picture: NDArray[np.uint8] = colours[mask_HW]
+    return picture
+
+
+def outlined(
+    picture: NDArray[np.uint8], mask_HW: NDArray[np.uint8], assay: Assay, zoom: int = 1
+) -> NDArray[np.uint8]:
+    """A picture, enlarged, with the inner outline of every object in its class's colour.
+
+    Parameters
+    ----------
+    picture : ndarray of uint8, shape (H, W, 3)
+    mask_HW : ndarray of uint8, shape (H, W)
+        Label mask; where two classes touch, each keeps its own line.
+    zoom : int
+        Whole factor of the enlargement. The line is one pixel of the enlarged picture wide (two from
+        zoom 3 on): on the raw grid it would hide a small object.
+
+    Raises
+    ------
+    ShapeError
+        If the sizes differ.
+    """
+    if picture.shape != (*mask_HW.shape, 3):
+        raise ShapeError(f"outlines: picture {picture.shape}, mask {mask_HW.shape}; expected one size")
+    large = picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
+    mask = mask_HW.repeat(zoom, axis=0).repeat(zoom, axis=1)
+    inside = np.ones(mask.shape, bool)
+    same = np.pad(mask, 1, mode="edge")
+    # Lines along the picture's edge would box in everything that is cut off there: not drawn.
+    for rows, columns in ((0, 1), (2, 1), (1, 0), (1, 2)):
+        inside &= same[rows : rows + mask.shape[0], columns : columns + mask.shape[1]] == mask
+    if zoom >= 3:
+        wider = np.pad(inside, 1, constant_values=True)
+        for rows, columns in ((0, 1), (2, 1), (1, 0), (1, 2)):
+            inside = inside & wider[rows : rows + mask.shape[0], columns : columns + mask.shape[1]]
+    is_line = ~inside & (mask > 0)
+    large[is_line] = painted(mask, assay)[is_line]
+    return large
+
+
+def _rgb(colour: str) -> NDArray[np.uint8]:
+    return np.frombuffer(bytes.fromhex(colour.lstrip("#")), np.uint8)

@@ -7,7 +7,7 @@ import pytest
 from samples import make_assay
 
 from cytoloop.domain.assay import Display
-from cytoloop.domain.display import composite, display_ranges, to_8bit
+from cytoloop.domain.display import composite, display_ranges, outlined, painted, to_8bit
 from cytoloop.domain.errors import ShapeError
 
 ASSAY = make_assay(display=Display(percentiles=(0, 100)))
@@ -50,3 +50,40 @@ def test_channels_show_in_their_colours_and_add_up() -> None:
     picture = composite(image, {"pHluorin": (0, 100), "DsRed": (0, 100)}, ASSAY)
     # the first channel is white, the second red: together they stay white
     assert picture.tolist() == [[[255, 255, 255], [255, 0, 0], [255, 255, 255]]]
+
+
+YELLOW, BLUE, GREY = (0xF0, 0xE4, 0x42), (0x56, 0xB4, 0xE9), (0x99, 0x99, 0x99)
+
+
+def test_a_mask_is_painted_in_the_classes_colours() -> None:
+    painted_HW3 = painted(np.array([[0, 1, 2, 255, 7]], np.uint8), ASSAY)
+    assert painted_HW3.tolist() == [[[0, 0, 0], list(YELLOW), list(BLUE), list(GREY), [0, 0, 0]]]
+
+
+def test_an_outline_lies_inside_its_object_and_not_on_the_picture_s_edge() -> None:
+    mask_HW = np.zeros((7, 7), np.uint8)
+    mask_HW[2:5, 0:4] = 1  # cut off at the left edge
+    mask_HW[2:5, 4:7] = 2  # touches the other class, and the right edge
+    drawn = outlined(np.zeros((7, 7, 3), np.uint8), mask_HW, ASSAY)
+    letters = {(0, 0, 0): ".", YELLOW: "y", BLUE: "b"}
+    assert ["".join(letters[tuple(p)] for p in row) for row in drawn.tolist()] == [
+        ".......",
+        ".......",
+        "yyyybbb",
+        "...yb..",
+        "yyyybbb",
+        ".......",
+        ".......",
+    ]
+
+
+def test_an_enlarged_outline_is_thinner_than_a_raw_pixel() -> None:
+    mask_HW = np.zeros((3, 3), np.uint8)
+    mask_HW[1, 1] = 1
+    drawn = outlined(np.full((3, 3, 3), 50, np.uint8), mask_HW, ASSAY, zoom=6)
+    assert drawn.shape == (18, 18, 3)
+    is_line = (drawn == YELLOW).all(axis=-1)
+    assert is_line.sum() == 6**2 - 2**2
+    assert (drawn[~is_line] == 50).all()  # also inside the object
+    with pytest.raises(ShapeError, match=r"picture \(3, 3, 3\), mask \(3, 4\)"):
+        outlined(np.zeros((3, 3, 3), np.uint8), np.zeros((3, 4), np.uint8), ASSAY)
