@@ -532,6 +532,40 @@ def report(context: Context, cycle_id: str | None) -> None:
 
 
 @cli.command()
+@click.option("--out", type=folder(), default="results", show_default=True, help="Plates, masks and runs.")
+@click.option(
+    "--page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default="docs/results.md",
+    show_default=True,
+    help="The page; its figures go into a folder of the same name.",
+)
+@click.option("--data", type=folder(exists=True), help="Folder with u2os-hoechst-gal3 and dsb2018-fluo.")
+@click.option(
+    "--dataset", "datasets", multiple=True, help="One of reference-1, u2os-hoechst-gal3, dsb2018-fluo [all]."
+)
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
+@click.option(
+    "--workers", type=click.IntRange(1), default=2, show_default=True, help="Runs at once, a core each."
+)
+@click.option("--paper", is_flag=True, help="Train the paper's preset too, on reference-1 (hours).")
+@click.option("--device", type=click.Choice(DEVICES), default=None, help="[CYTOLOOP_DEVICE, auto]")
+@shared
+def results(context: Context, **options: Any) -> None:
+    """Compare CIP, CDL, MDL and joint models on data whose truth is known; write the results page.
+
+    Simulates, weak-labels and trains what is not there yet: stopped, it goes on where it was.
+
+    \b
+    cytoloop results --data ../shared/data
+    cytoloop results --dataset reference-1 --seeds 1 --page results/first-look.md
+    """
+    from cytoloop.commands import entry
+
+    entry.results(context, **options)
+
+
+@cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(1, 65535), default=9090, show_default=True)
 @shared

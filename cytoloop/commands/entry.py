@@ -482,6 +482,18 @@ def report(context: Context, cycle_id: str | None) -> None:
     _show(context, {"cycle": row["id"], "page": page}, str(page))
 
 
+def results(context: Context, **options: Any) -> None:
+    """The study behind the results page."""
+    from cytoloop.commands.results import ResultsOptions, results_command
+
+    options["device"] = options["device"] or context.settings.device
+    with progress_bars() as tell:
+        summary = results_command(ResultsOptions(**options), tell)
+    for name in summary.left_out:
+        stderr.print(f"{name} is not at hand and was left out", soft_wrap=True)
+    _show(context, summary, f"{summary.runs} runs: {summary.page}")
+
+
 def _one_assay(names: list[str], asked: str | None) -> str:
     if asked is None and len(names) == 1:
         return names[0]

@@ -1,0 +1,207 @@
+"""``cytoloop results``: the methods compared on data whose truth is known, from nothing to the page."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cytoloop.adapters.assays import load_assay
+from cytoloop.commands.simulate_plate import simulate_plate_command
+from cytoloop.commands.weak_label import PROVENANCE, weak_label_command
+from cytoloop.domain.assay import Assay, Teacher
+from cytoloop.domain.errors import ConfigError, InputError
+from trainer.results.datasets import BUILDERS, REFERENCE_SEED, REFERENCE_WELLS, Dataset, open_dataset
+from trainer.results.page import write_page
+from trainer.results.plan import Run, plan
+from trainer.results.running import Places, committee_folder, perform
+from trainer.results.summary import Study
+
+Tell = Callable[[str, int, int], None]
+
+FIELDS_PER_WELL = 2
+ASSAYS = {"reference-1": "rosella", "u2os-hoechst-gal3": "cells2ch", "dsb2018-fluo": "nuclei"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultsOptions:
+    """What a study was asked for."""
+
+    out: Path
+    """Plates, weak labels and runs: kept, so that a stopped study goes on."""
+    page: Path
+    data: Path | None
+    """Folder of the real data sets; those that are not there are left out."""
+    datasets: tuple[str, ...]
+    """Empty: all that are there."""
+    seeds: int
+    workers: int
+    paper: bool
+    device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultsSummary:
+    """What a study made."""
+
+    page: Path
+    figures: tuple[Path, ...]
+    runs: int
+    left_out: tuple[str, ...]
+    """Data sets that were not at hand."""
+
+
+def results_command(options: ResultsOptions, tell: Tell) -> ResultsSummary:
+    """Prepare the data, do every run that is not done, write the page.
+
+    Raises
+    ------
+    ConfigError
+        If a data set is not known.
+    InputError
+        If none of those asked for is at hand.
+    """
+    unknown = sorted(set(options.datasets) - set(BUILDERS))
+    if unknown:
+        raise ConfigError(f"data sets {unknown}: expected any of {', '.join(BUILDERS)}")
+    wanted = options.datasets or tuple(BUILDERS)
+    plates = {name: _plate(name, options, tell) for name in wanted}
+    left_out = tuple(name for name, plate in plates.items() if plate is None)
+    found = {name: plate for name, plate in plates.items() if plate is not None}
+    if not found:
+        raise InputError(f"--data {options.data}: holds none of {', '.join(wanted)}")
+    datasets = [_weakly_labelled(name, plate, options, tell) for name, plate in found.items()]
+    stages = plan([(d.name, len(d.folds)) for d in datasets], options.seeds, paper=options.paper)
+    _perform_all(stages, {d.name: d for d in datasets}, options, tell)
+    studies = [
+        (dataset, Study(_documents(dataset.name, stages, Places(out=options.out)))) for dataset in datasets
+    ]
+    page, *figures = write_page(options.page, studies, _command(options))
+    return ResultsSummary(
+        page=page, figures=tuple(figures), runs=sum(len(stage) for stage in stages), left_out=left_out
+    )
+
+
+def _plate(name: str, options: ResultsOptions, tell: Tell) -> Path | None:
+    """Folder of a data set's images; simulated where it is, None where it is not at hand."""
+    if name != "reference-1":
+        plate = None if options.data is None else options.data / name
+        return plate if plate is not None and plate.is_dir() else None
+    plate = options.out / name / "plate"
+    images = FIELDS_PER_WELL * sum(REFERENCE_WELLS.values())
+    if not (plate / "index.csv").is_file():
+        simulate_plate_command(
+            plate, name, images, REFERENCE_SEED, lambda done, total: tell("simulate", done, total)
+        )
+    return plate
+
+
+def _weakly_labelled(name: str, plate: Path, options: ResultsOptions, tell: Tell) -> Dataset:
+    weak = options.out / name / "weak"
+    assay = load_assay(ASSAYS[name])
+    _weak_label(
+        plate, weak, assay, options.workers, lambda done, total: tell(f"weak labels {name}", done, total)
+    )
+    if name == "reference-1":
+        _weak_label(
+            plate,
+            committee_folder(weak),
+            replace(assay, cip=replace(assay.cip, teachers=COMMITTEE, agreement=0.0)),
+            options.workers,
+            lambda done, total: tell("committee", done, total),
+        )
+    return open_dataset(name, plate, weak)
+
+
+COMMITTEE = (
+    Teacher(
+        parameters={
+            "red_threshold": 1600,
+            "tophat_threshold": 4800,
+            "big_threshold": 4000,
+            "green_threshold": 4000,
+            "green_log_threshold": 8000,
+        }
+    ),
+    Teacher(parameters={"acid_threshold": 1e6}),
+)
+"""Beside the recipe as published: one that is four times as strict, one that sees no acidic dips."""
+
+
+def _weak_label(
+    plate: Path, out: Path, assay: Assay, workers: int, progress: Callable[[int, int], None]
+) -> None:
+    if not (out / PROVENANCE).is_file():  # written last
+        weak_label_command(plate, out, assay, workers, progress)
+
+
+def _perform_all(
+    stages: Sequence[Sequence[Run]], datasets: dict[str, Dataset], options: ResultsOptions, tell: Tell
+) -> None:
+    total = sum(len(stage) for stage in stages)
+    places = Places(out=options.out)
+    done = 0
+    for stage in stages:
+        todo = [run for run in stage if not places.document(run).is_file()]
+        done += len(stage) - len(todo)
+        tell("runs", done, total)
+        for _ in _finished(todo, datasets, places, options):
+            done += 1
+            tell("runs", done, total)
+
+
+def _finished(
+    todo: Sequence[Run], datasets: dict[str, Dataset], places: Places, options: ResultsOptions
+) -> Iterator[Run]:
+    # Spawned, not forked: a fork of a process whose libraries run threads can hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.workers, mp_context=context, initializer=use_one_thread) as pool:
+        jobs = [
+            pool.submit(
+                _perform_one,
+                run,
+                datasets[run.dataset].plate,
+                datasets[run.dataset].weak,
+                places,
+                options.device,
+            )
+            for run in todo
+        ]
+        try:
+            for future in as_completed(jobs):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def use_one_thread() -> None:
+    """Let each worker keep one core busy: two networks on a core each outrun one on both."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _perform_one(run: Run, plate: Path, weak: Path, places: Places, device: str) -> Run:
+    perform(run, open_dataset(run.dataset, plate, weak), places, device)
+    return run
+
+
+def _documents(name: str, stages: Sequence[Sequence[Run]], places: Places) -> list[dict[str, object]]:
+    return [
+        json.loads(places.document(run).read_text(encoding="utf-8"))
+        for stage in stages
+        for run in stage
+        if run.dataset == name
+    ]
+
+
+def _command(options: ResultsOptions) -> str:
+    parts = ["cytoloop results", f"--seeds {options.seeds}"]
+    if options.data is not None:
+        parts.append("--data …")
+    if options.paper:
+        parts.append("--paper")
+    return " ".join(parts)

@@ -1,0 +1,157 @@
+"""Runs of a study on a few tiny fields, with the smallest preset in place of the one that takes minutes."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import ASSAY, draw
+
+from cytoloop.adapters.assays import read_assay
+from cytoloop.adapters.images import palette_of, read_mask, write_mask, write_png
+from cytoloop.adapters.plates import read_plate
+from cytoloop.commands.weak_label import weak_label_command
+from cytoloop.domain.assay import IGNORE
+from trainer.presets import smoke
+from trainer.results import running
+from trainer.results.datasets import Dataset, Fold
+from trainer.results.page import write_page
+from trainer.results.plan import Run
+from trainer.results.running import Places, config_of, corrected_masks, perform
+from trainer.results.summary import Arm, Study, bars_of
+
+FIELDS = 8
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "tiny.yaml").write_text(ASSAY, encoding="utf-8")
+    assay = read_assay(folder / "tiny.yaml")
+    plate = folder / "plate"
+    for sub in ("images", "labels"):
+        (plate / sub).mkdir(parents=True)
+    for seed in range(FIELDS):
+        image_CHW, mask_HW = draw(seed)
+        name = f"p1_{'ABCDEFGH'[seed]}01f01"
+        for channel in range(2):
+            write_png(plate / "images" / f"{name}_c{channel}.png", image_CHW[channel])
+        write_mask(plate / "labels" / f"{name}.png", mask_HW, palette_of(assay))
+    weak_label_command(plate, folder / "weak", assay)
+    records = sorted(read_plate(plate, assay), key=lambda record: record.image_id)
+    fold = Fold(train=tuple(records[:4]), validation=tuple(records[4:6]), test=tuple(records[6:]))
+    return Dataset(
+        name="tiny",
+        assay=assay,
+        plate=plate,
+        weak=folder / "weak",
+        folds=(fold,),
+        group="well",
+        remark="Drawn.",
+    )
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        running, "preset", lambda name, method, assay, seed, *, is_validated: smoke(method, assay, seed)
+    )
+
+
+def test_a_small_draw_of_corrections_is_part_of_a_larger_one(dataset: Dataset) -> None:
+    fold, assay = dataset.folds[0], dataset.assay
+
+    def tiles(amount: int | None) -> set[tuple[str, int]]:
+        masks = corrected_masks(fold, assay, 3, amount, dataset.truth)
+        looked = set()
+        for image_id, mask_HW in masks.items():
+            for tile, (top, left) in enumerate(((0, 0), (0, 40), (32, 0), (32, 40))):
+                if (mask_HW[top : top + 32, left : left + 40] != IGNORE).all():
+                    looked.add((image_id, tile))
+        return looked
+
+    three, six, everything = tiles(3), tiles(6), tiles(None)
+    assert (len(three), len(six), len(everything)) == (3, 6, 16)
+    assert three < six < everything
+    assert len({image for image, _ in three}) == 3, "one of every image before the second of any"
+    assert tiles(3) == three
+
+
+def test_corrections_are_the_truth(dataset: Dataset) -> None:
+    fold = dataset.folds[0]
+    masks = corrected_masks(fold, dataset.assay, 0, None, dataset.truth)
+    for record in fold.train:
+        np.testing.assert_array_equal(masks[record.image_id], dataset.truth(record))
+
+
+def test_variants_change_one_thing(dataset: Dataset) -> None:
+    run = Run(dataset="tiny", fold=0, seed=0, method="cdl")
+    fast = config_of(run, dataset.assay, is_validated=True)
+    assert config_of(replace(run, variant="no-average"), dataset.assay, is_validated=True) == replace(
+        fast, average_decay=None
+    )
+    dice = config_of(replace(run, variant="dice"), dataset.assay, is_validated=True)
+    assert (dice.dice_share, dice.cross_entropy_share) == (1.0, 1.0)
+    last = config_of(replace(run, variant="last-epoch"), dataset.assay, is_validated=False)
+    assert (last.stop_gain, last.patience) == (None, None)
+    stopped = config_of(replace(run, variant="stopped"), dataset.assay, is_validated=False)
+    assert stopped.stop_gain is not None
+
+
+@pytest.mark.usefixtures("small")
+def test_every_method_runs_is_kept_and_makes_the_page(dataset: Dataset, tmp_path: Path) -> None:
+    places = Places(out=tmp_path / "out")
+    runs = [
+        Run(dataset="tiny", fold=0, seed=0, method="cip"),
+        Run(dataset="tiny", fold=0, seed=0, method="cdl"),
+        Run(dataset="tiny", fold=0, seed=0, method="cdl", weak=2),
+        Run(dataset="tiny", fold=0, seed=0, method="mdl", corrected=6),
+        Run(dataset="tiny", fold=0, seed=0, method="joint", corrected=6),
+    ]
+    documents = [perform(run, dataset, places, "cpu") for run in runs]
+    for run, document in zip(runs, documents, strict=True):
+        assert document["run"]["method"] == run.method
+        assert len(document["items"]) == 2 * 4, "two test images of four tiles"
+        assert {item["group"] for item in document["items"]} == {r.group for r in dataset.folds[0].test}
+        pixels = sum(np.sum(item["confusion"]) for item in document["items"])
+        assert pixels == 2 * 64 * 80
+    assert documents[0]["history"] == []
+    assert len(documents[1]["history"]) == 2
+    assert all(epoch["validation"] is not None for epoch in documents[1]["history"])
+
+    study = Study(documents)
+    truth = [dataset.truth(r) for r in dataset.folds[0].test]
+    weak = [read_mask(dataset.weak / f"{r.image_id}.png") for r in dataset.folds[0].test]
+    hits = np.mean([np.mean(t == w) for t, w in zip(truth, weak, strict=True)])
+    confusion = study.confusion(Arm(method="cip")).sum(axis=(0, 1))
+    assert np.trace(confusion) / confusion.sum() == pytest.approx(hits)
+    assert any("CDL better than CIP" in bar.text for bar in bars_of(study))
+
+    page, *figures = write_page(tmp_path / "page.md", [(dataset, study)], "cytoloop results")
+    text = page.read_text(encoding="utf-8")
+    assert "| MDL, 6 corrected |" in text
+    assert "| joint, 6 corrected |" in text
+    for figure in figures:
+        assert f"({figure.parent.name}/{figure.name})" in text
+        assert figure.read_text(encoding="utf-8").startswith("<svg")
+
+
+@pytest.mark.usefixtures("small")
+def test_a_run_that_was_done_is_read_and_not_done_again(dataset: Dataset, tmp_path: Path) -> None:
+    places = Places(out=tmp_path)
+    run = Run(dataset="tiny", fold=0, seed=0, method="cip")
+    first = perform(run, dataset, places, "cpu")
+    path = places.document(run)
+    path.write_text(json.dumps({**first, "train_s": 123.0}), encoding="utf-8")
+    assert perform(run, dataset, places, "cpu")["train_s"] == 123.0
