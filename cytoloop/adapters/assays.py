@@ -70,6 +70,18 @@ class _Display(_Strict):
         return self
 
 
+class _Normalisation(_Strict):
+    low: float = Field(default=1.0, ge=0, le=100)
+    high: float = Field(default=99.8, ge=0, le=100)
+    softness: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> _Normalisation:
+        if not self.low < self.high:
+            raise ValueError(f"percentiles are {self.low} and {self.high}, expected low < high")
+        return self
+
+
 class _Assay(_Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
     channels: list[_Channel] = Field(min_length=1)
@@ -81,6 +93,7 @@ class _Assay(_Strict):
     cip: _Cip
     display: _Display = _Display()
     training: str = "fast"
+    normalisation: _Normalisation = _Normalisation()
     queues: list[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]] = Field(
         default=["default"], min_length=1
     )
@@ -171,6 +184,7 @@ def read_assay(path: Path) -> Assay:
         class_priority=tuple(parsed.class_priority),
         display=Display(**parsed.display.model_dump()),
         training_preset=parsed.training,
+        normalisation=parsed.normalisation.model_dump(exclude_unset=True),
         queues=tuple(parsed.queues),
     )
 

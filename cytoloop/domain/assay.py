@@ -87,6 +87,9 @@ class Assay:
     """Who wins where drawn classes overlap, strongest first; default: the order of ``classes`` reversed."""
     display: Display = field(default_factory=Display)
     training_preset: str = "fast"
+    normalisation: Mapping[str, float] = field(default_factory=dict)
+    """What the network's normalisation does otherwise than usual: ``low``, ``high``, ``softness``
+    (`cytoloop.nn.normalisation.Normalisation`)."""
     queues: tuple[str, ...] = ("default",)
 
     @property
@@ -141,6 +144,8 @@ class Assay:
             del document["cip"]["teachers"]
             if self.cip.agreement == 0.0:
                 del document["cip"]["agreement"]
+        if not self.normalisation:
+            del document["normalisation"]
         return document
 
     @property

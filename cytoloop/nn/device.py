@@ -34,3 +34,14 @@ def choose_device(name: str = "auto") -> torch.device:
 def computing_in(precision: Precision, device: torch.device) -> torch.autocast:
     """Return a context in which networks compute in that precision; their weights stay float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def quick_precision() -> Precision:
+    """Return what a network of this machine should compute in: bfloat16 where the hardware has it.
+
+    A CPU without the instructions emulates it, slower than float32.
+    """
+    if torch.cuda.is_available():
+        return "bfloat16"
+    capable = torch.cpu.get_capabilities()
+    return "bfloat16" if capable.get("avx512_bf16") or capable.get("amx_bf16") else "float32"

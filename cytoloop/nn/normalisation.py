@@ -35,6 +35,10 @@ class Normalisation:
     """Percentile that becomes 1."""
     ceiling: float = 10.0
     """Largest value kept: a bound for saturated debris, far above any object."""
+    softness: float = 0.0
+    """How much bright values are compressed: x becomes asinh(softness x) / asinh(softness), which keeps 0 and 1
+    and is a logarithm far above 1 / softness. A few dying cells, ten times brighter than the rest,
+    then leave the dim ones contrast. 0: not at all."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.low < self.high <= 100.0:
@@ -43,6 +47,8 @@ class Normalisation:
             )
         if not self.ceiling >= 1.0:
             raise ConfigError(f"normalisation: ceiling {self.ceiling}; expected >= 1")
+        if not 0.0 <= self.softness < float("inf"):
+            raise ConfigError(f"normalisation: softness {self.softness}; expected a finite number >= 0")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, stored beside the weights."""
@@ -50,16 +56,18 @@ class Normalisation:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Normalisation:
-        """The reverse of :meth:`to_dict`; an unknown or missing key raises ConfigError."""
-        if set(values) != set(cls.__dataclass_fields__):
-            raise ConfigError(
-                f"normalisation: keys {sorted(values)}, expected {sorted(cls.__dataclass_fields__)}"
-            )
+        """The reverse of :meth:`to_dict`; an unknown or missing key raises ConfigError.
+
+        ``softness`` may be missing: weights from before it was there know none.
+        """
+        known = set(cls.__dataclass_fields__)
+        if not known - {"softness"} <= set(values) <= known:
+            raise ConfigError(f"normalisation: keys {sorted(values)}, expected {sorted(known)}")
         return cls(**{key: float(value) for key, value in values.items()})
 
 
 def normalise(image_CHW: NDArray[Any], normalisation: Normalisation) -> NDArray[np.float32]:
-    """Map each channel linearly so that its low percentile is 0 and its high percentile 1.
+    """Map each channel so that its low percentile is 0 and its high percentile 1: linearly, or softly.
 
     Parameters
     ----------
@@ -94,5 +102,9 @@ def normalise(image_CHW: NDArray[Any], normalisation: Normalisation) -> NDArray[
         low, high = np.percentile(channel_HW[::step, ::step], (normalisation.low, normalisation.high))
         channel_HW -= np.float32(low)
         channel_HW *= np.float32(1.0 / (high - low) if high > low else 0.0)
+    if normalisation.softness > 0.0:
+        raw_CHW *= np.float32(normalisation.softness)
+        np.arcsinh(raw_CHW, out=raw_CHW)
+        raw_CHW /= np.arcsinh(np.float32(normalisation.softness))
     np.clip(raw_CHW, -normalisation.ceiling, normalisation.ceiling, out=raw_CHW)
     return raw_CHW

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cytoloop.adapters.images import read_image
 from cytoloop.adapters.registry import Registry
@@ -18,15 +17,13 @@ from cytoloop.adapters.store import Store
 from cytoloop.domain.assay import IGNORE, Assay
 from cytoloop.domain.cip import CODE_VERSION, recipe_digest
 from cytoloop.domain.digest import digest_of
-from cytoloop.domain.metrics import confusion_matrix, pixel_metrics
 from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.types import Method, ModelVersion, TrainingSnapshot
 from cytoloop.nn.checkpoint import CHECKPOINT_FILE, CheckpointRefused, remove_checkpoint
 from cytoloop.nn.dataset import TrainingItem
-from cytoloop.nn.device import choose_device, computing_in
 from cytoloop.nn.fit import EpochReport, FitResult, TrainConfig, fit
-from cytoloop.nn.predict import predict_prob
 from cytoloop.nn.unet import UNet
+from cytoloop.nn.validate import mean_iou_score
 from cytoloop.nn.weights import load_weights, save_weights
 from cytoloop.pipeline.training_data import CleanImage, learning_items, training_items
 from cytoloop.pipeline.weak_labels import weak_confidences, weak_masks
@@ -50,14 +47,14 @@ def validation_score(
     Weak labels never choose an epoch: the better a network fits them, the more of the teacher's
     mistakes it repeats.
     """
-    return _mean_iou([(image.image_CHW, image.truth_HW) for image in clean], config, device)
+    return mean_iou_score([(image.image_CHW, image.truth_HW) for image in clean], config, device)
 
 
 def weak_validation_score(
     weak: Sequence[TrainingItem], config: TrainConfig, device: str
 ) -> Callable[[UNet], float] | None:
     """Mean IoU against the weak labels of images of validation wells, likewise; tells, never chooses."""
-    return _mean_iou([(item.image_CHW, item.mask_HW) for item in weak], config, device)
+    return mean_iou_score([(item.image_CHW, item.mask_HW) for item in weak], config, device)
 
 
 def spread(things: Sequence[Thing], most: int) -> Sequence[Thing]:
@@ -69,25 +66,6 @@ def spread(things: Sequence[Thing], most: int) -> Sequence[Thing]:
     'adg'
     """
     return things[:: max(1, -(-len(things) // most))]
-
-
-def _mean_iou(
-    labelled: Sequence[tuple[NDArray[Any], NDArray[np.uint8]]], config: TrainConfig, device: str
-) -> Callable[[UNet], float] | None:
-    labelled = [(image_CHW, mask_HW) for image_CHW, mask_HW in labelled if (mask_HW != IGNORE).any()]
-    if not labelled:
-        return None
-    class_count, target = config.network.class_count, choose_device(device)
-
-    def score(model: UNet) -> float:
-        total = np.zeros((class_count, class_count), np.int64)
-        for image_CHW, mask_HW in labelled:
-            with computing_in(config.precision, target):
-                prob_KHW = predict_prob(model, image_CHW, config.normalisation, target)
-            total += confusion_matrix(mask_HW, prob_KHW.argmax(axis=0).astype(np.uint8), class_count)
-        return float(pixel_metrics(total).mean_iou)
-
-    return score
 
 
 def weak_validation_items(store: Store, assay: Assay) -> list[TrainingItem]:

@@ -42,11 +42,23 @@ def test_a_joint_model_can_go_on_from_the_cdl_of_its_preset(name: str) -> None:
         assert joint.trusted_share is not None, "corrections are seen more often than weak labels"
 
 
-def test_a_cdl_nobody_watches_over_is_stopped_earlier() -> None:
+def test_a_cdl_stops_by_clean_items_where_there_are_any_else_by_its_teacher() -> None:
     assay = load_assay("rosella")
     blind = preset("fast", "cdl", assay, 0, is_validated=False)
     watched = preset("fast", "cdl", assay, 0, is_validated=True)
-    assert blind.epochs < watched.epochs
+    assert blind.stop_gain is not None
+    assert blind.patience is None
+    assert watched.stop_gain is None
+    assert watched.patience is not None
+    for config in (blind, watched):
+        assert config.schedule == "constant", "a cycle that is cut short ends at its peak"
+
+
+def test_an_assays_normalisation_reaches_training_and_the_weights() -> None:
+    assay = load_assay("cells2ch")
+    assert preset("fast", "mdl", assay, 0, is_validated=True).normalisation.softness == 10
+    assert preset("paper", "mdl", assay, 0, is_validated=True).normalisation.softness == 10
+    assert preset("fast", "mdl", load_assay("rosella"), 0, is_validated=True).normalisation.softness == 0
 
 
 def test_an_mdl_learns_nothing_from_weak_labels() -> None:

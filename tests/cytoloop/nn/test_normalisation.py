@@ -62,6 +62,21 @@ def test_wrong_shapes_and_numbers_are_refused() -> None:
         Normalisation(ceiling=0.5)
 
 
+def test_softness_keeps_zero_and_one_and_compresses_what_is_brighter() -> None:
+    image = np.array([[[0.0, 1.0, 2.0, 101.0]]])
+    out = normalise(image, Normalisation(low=0, high=100 / 3, ceiling=1000, softness=10))
+    # 0 stays, the second of four values (1) is 1; asinh(10 x) / asinh(10) of the others
+    assert out[0, 0].tolist() == pytest.approx([0.0, 1.0, 1.23056, 2.53845], abs=1e-4)
+    assert normalise(-image, Normalisation(low=200 / 3, high=100, softness=10))[0, 0, 3] < 0
+
+
+def test_weights_from_before_softness_still_load() -> None:
+    old = {"low": 1.0, "high": 99.0, "ceiling": 10.0}
+    assert Normalisation.from_dict(old) == Normalisation(low=1.0, high=99.0, softness=0.0)
+    with pytest.raises(ConfigError, match="softness"):
+        Normalisation(softness=-1.0)
+
+
 def test_round_trip() -> None:
     kept = Normalisation(low=2, high=99)
     assert Normalisation.from_dict(kept.to_dict()) == kept
