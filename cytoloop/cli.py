@@ -549,6 +549,7 @@ def report(context: Context, cycle_id: str | None) -> None:
     "--workers", type=click.IntRange(1), default=2, show_default=True, help="Runs at once, a core each."
 )
 @click.option("--paper", is_flag=True, help="Train the paper's preset too, on reference-1 (hours).")
+@click.option("--so-far", is_flag=True, help="Train nothing: the page of the runs that are finished.")
 @click.option("--device", type=click.Choice(DEVICES), default=None, help="[CYTOLOOP_DEVICE, auto]")
 @shared
 def results(context: Context, **options: Any) -> None:

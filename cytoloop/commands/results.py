@@ -41,6 +41,8 @@ class ResultsOptions:
     workers: int
     paper: bool
     device: str
+    so_far: bool = False
+    """Train nothing: the page of the runs that are finished."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +77,16 @@ def results_command(options: ResultsOptions, tell: Tell) -> ResultsSummary:
         raise InputError(f"--data {options.data}: holds none of {', '.join(wanted)}")
     datasets = [_weakly_labelled(name, plate, options, tell) for name, plate in found.items()]
     stages = plan([(d.name, len(d.folds)) for d in datasets], options.seeds, paper=options.paper)
-    _perform_all(stages, {d.name: d for d in datasets}, options, tell)
-    studies = [
-        (dataset, Study(_documents(dataset.name, stages, Places(out=options.out)))) for dataset in datasets
-    ]
+    if not options.so_far:
+        _perform_all(stages, {d.name: d for d in datasets}, options, tell)
+    found_runs = {d.name: _documents(d.name, stages, Places(out=options.out)) for d in datasets}
+    studies = [(d, Study(found_runs[d.name], len(d.folds))) for d in datasets if found_runs[d.name]]
     page, *figures = write_page(options.page, studies, _command(options))
     return ResultsSummary(
-        page=page, figures=tuple(figures), runs=sum(len(stage) for stage in stages), left_out=left_out
+        page=page,
+        figures=tuple(figures),
+        runs=sum(len(runs) for runs in found_runs.values()),
+        left_out=left_out,
     )
 
 
@@ -194,7 +199,7 @@ def _documents(name: str, stages: Sequence[Sequence[Run]], places: Places) -> li
         json.loads(places.document(run).read_text(encoding="utf-8"))
         for stage in stages
         for run in stage
-        if run.dataset == name
+        if run.dataset == name and places.document(run).is_file()
     ]
 
 

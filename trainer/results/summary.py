@@ -66,10 +66,18 @@ class ArmResult:
 
 
 class Study:
-    """The finished runs of one data set."""
+    """The finished runs of one data set.
 
-    def __init__(self, documents: Iterable[Document]) -> None:
-        self._of: defaultdict[Arm, defaultdict[int, list[Document]]] = defaultdict(lambda: defaultdict(list))
+    Parameters
+    ----------
+    documents : iterable of dict
+        What `trainer.results.running.perform` gave.
+    folds : int
+        Of the data set. A seed of an arm that lacks a fold is left out: it would be judged on other wells.
+    """
+
+    def __init__(self, documents: Iterable[Document], folds: int = 1) -> None:
+        of: defaultdict[Arm, defaultdict[int, list[Document]]] = defaultdict(lambda: defaultdict(list))
         for document in documents:
             run = document["run"]
             arm = Arm(
@@ -78,7 +86,12 @@ class Study:
                 weak=run["weak"],
                 variant=run["variant"],
             )
-            self._of[arm][run["seed"]].append(document)
+            of[arm][run["seed"]].append(document)
+        whole = {
+            arm: {seed: runs for seed, runs in sorted(seeds.items()) if len(runs) == folds}
+            for arm, seeds in of.items()
+        }
+        self._of = {arm: seeds for arm, seeds in whole.items() if seeds}
         if not self._of:
             raise InputError("results: no finished run, expected at least one")
         items = (
@@ -103,11 +116,15 @@ class Study:
         """Every run of an arm."""
         return [one for runs in self._of[arm].values() for one in runs]
 
-    def confusion(self, arm: Arm) -> NDArray[np.int64]:
-        """Confusion matrices (S, G, K, K), rows = truth; folds put together."""
+    def seeds(self, arm: Arm) -> frozenset[int]:
+        """Seeds that were run to their end."""
+        return frozenset(self._of[arm])
+
+    def confusion(self, arm: Arm, seeds: frozenset[int] | None = None) -> NDArray[np.int64]:
+        """Confusion matrices (S, G, K, K), rows = truth; folds put together. By default of all seeds."""
         place = {group: number for number, group in enumerate(self.groups)}
         sides = []
-        for seed in sorted(self._of[arm]):
+        for seed in sorted(self.seeds(arm) if seeds is None else seeds):
             items = [item for run in self._of[arm][seed] for item in run["items"]]
             class_count = len(items[0]["confusion"])
             one = np.zeros((len(place), class_count, class_count), np.int64)
@@ -137,8 +154,13 @@ class Study:
         )
 
     def gain(self, arm: Arm, over: Arm) -> Interval:
-        """Paired difference in mean IoU on the same items."""
-        return mean_iou_interval(self.confusion(arm), self.confusion(over))
+        """Paired difference in mean IoU: the same items and, where both have seeds, the same seeds."""
+        if over.method == "cip":
+            return mean_iou_interval(self.confusion(arm), self.confusion(over))
+        both = self.seeds(arm) & self.seeds(over)
+        if not both:
+            raise InputError(f"results: {arm.title} and {over.title} have no seed in common")
+        return mean_iou_interval(self.confusion(arm, both), self.confusion(over, both))
 
 
 def _values(items: Sequence[Document], key: str) -> NDArray[np.float64]:
