@@ -10,7 +10,7 @@ from cytoloop.adapters.images import write_atomically
 from trainer.results.datasets import Dataset
 from trainer.results.figures import learning_figure, teacher_figure, weak_figure
 from trainer.results.plan import AMOUNTS, REMEDIES, WEAK_AMOUNTS
-from trainer.results.summary import FULL, Arm, ArmResult, Study, bars_of, told
+from trainer.results.summary import FULL, FULL_LONG, Arm, ArmResult, Study, bars_of, told
 
 PAPER = {
     "CIP": (0.639, 0.721, 0.765),
@@ -92,6 +92,7 @@ def _section(dataset: Dataset, study: Study, figure: Draw) -> list[str]:
             Arm(method="cip"),
             Arm(method="cdl"),
             *(Arm(method="mdl", corrected=amount) for amount in AMOUNTS),
+            FULL_LONG,
             *(Arm(method="joint", corrected=amount) for amount in AMOUNTS),
         )
         if arm in results

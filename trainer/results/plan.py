@@ -13,7 +13,9 @@ from typing import Literal
 
 from cytoloop.domain.types import Method
 
-Variant = Literal["", "teacher-curve", "dice", "no-average", "last-epoch", "stopped", "committee", "paper"]
+Variant = Literal[
+    "", "teacher-curve", "dice", "no-average", "last-epoch", "stopped", "committee", "long", "paper"
+]
 """What a run does otherwise than the preset ``fast``; see ``running.config_of``."""
 
 AMOUNTS: tuple[int | None, ...] = (6, 18, None)
@@ -79,7 +81,7 @@ def plan(datasets: Sequence[tuple[str, int]], seeds: int, *, paper: bool) -> lis
                 first.append(Run(dataset=name, fold=fold, seed=seed, method="cdl"))
                 second += _learned(name, fold, seed)
         if name == "reference-1":
-            second += _weak_only(name, seeds, paper=paper)
+            second += _on_the_simulated_plate(name, seeds, paper=paper)
     return [first, second]
 
 
@@ -89,13 +91,15 @@ def _learned(name: str, fold: int, seed: int) -> Iterator[Run]:
         yield Run(dataset=name, fold=fold, seed=seed, method=method, corrected=amount)
 
 
-def _weak_only(name: str, seeds: int, *, paper: bool) -> Iterator[Run]:
+def _on_the_simulated_plate(name: str, seeds: int, *, paper: bool) -> Iterator[Run]:
     """How much weak data helps, what keeps a network from trusting its teacher, the paper's own numbers."""
     for seed in range(seeds):
         for amount in WEAK_AMOUNTS:
             yield Run(dataset=name, fold=0, seed=seed, method="cdl", weak=amount)
         for variant in (*REMEDIES, "teacher-curve"):
             yield Run(dataset=name, fold=0, seed=seed, method="cdl", variant=variant)
+        # What all corrections can give: the measure of full supervision, trained twice as long.
+        yield Run(dataset=name, fold=0, seed=seed, method="mdl", variant="long")
     if paper:
         yield Run(dataset=name, fold=0, seed=0, method="cdl", variant="paper")
         yield Run(dataset=name, fold=0, seed=0, method="mdl", variant="paper")

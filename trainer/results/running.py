@@ -57,6 +57,8 @@ def config_of(run: Run, assay: Assay, *, is_validated: bool) -> TrainConfig:
         return replace(config, dice_share=1.0, cross_entropy_share=1.0)
     if run.variant == "no-average":
         return replace(config, average_decay=None)
+    if run.variant == "long":
+        return replace(config, epochs=2 * config.epochs)
     if run.variant in ("last-epoch", "teacher-curve"):
         return replace(config, stop_gain=None, patience=None)
     return config

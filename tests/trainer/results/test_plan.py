@@ -30,6 +30,7 @@ def test_studies_of_the_teacher_are_made_on_the_simulated_plate_alone() -> None:
     assert {run.dataset for run in weak_only} == {"reference-1"}
     assert len(weak_only) == 2 * (len(WEAK_AMOUNTS) + len(REMEDIES) + 1)
     assert not [run for run in second if run.variant == "paper"]
+    assert [run.seed for run in second if run.variant == "long"] == [0, 1]
 
 
 def test_a_key_says_what_was_learned_from() -> None:
