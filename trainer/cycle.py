@@ -11,26 +11,32 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from statistics import median
 from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cytoloop.adapters.registry import Registry
 from cytoloop.adapters.store import Store, StoredCorrection
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.cip import CODE_VERSION, recipe_digest
 from cytoloop.domain.errors import ExternalError
-from cytoloop.domain.metrics import Evaluation, confusion_matrix, evaluate, number_or_none
+from cytoloop.domain.metrics import Calibration, Evaluation, confusion_matrix, evaluate, number_or_none
 from cytoloop.domain.ports import LabelStudio
 from cytoloop.domain.promotion import ContestDecision, ContestItem, ContestPolicy, decide
 from cytoloop.domain.types import HELD_OUT, Item, Method, ModelVersion, Split
 from cytoloop.domain.worklist import QueuePolicy
 from cytoloop.nn.fit import EpochReport
 from cytoloop.pipeline.cip_version import ensure_cip_version
-from cytoloop.pipeline.judging import JudgedItem, judged_items
+from cytoloop.pipeline.judging import JudgedItem, doubt_maps, judged_items, recipe_seconds
 from cytoloop.pipeline.predictors import Predictor, load_predictor
 from cytoloop.pipeline.weak_labels import weak_label_store, weak_masks
 from labelstudio_config.intake import Intake
 from labelstudio_config.publish import publish, refill, resume
-from trainer.report import Outcome
+from trainer.deltas import corrected_items, fresh_corrections
+from trainer.gallery import worst_of
+from trainer.report import CorrectedItem, Outcome, ProposalErrors, Speed
 from trainer.runs import Trained, run_training
 
 logger = logging.getLogger(__name__)
@@ -40,6 +46,9 @@ REFILL_EVERY_S = 15.0
 
 WEAK_GROWTH = 1.25
 """A CDL is made anew once there are this many times the weak labels it saw."""
+
+TIMED_IMAGES = 3
+"""Images the recipe is timed on in a cycle: weak labels are stored, and a median needs few."""
 
 TRAIN_FROM: dict[Method, float] = {"cdl": 0.05, "mdl": 0.4, "joint": 0.4}
 """Share of a cycle that is done when a run begins; each takes 0.35."""
@@ -76,6 +85,18 @@ class CycleOutcome:
     challenger: str | None = None
     evaluations: dict[tuple[str, Split], Evaluation] = field(default_factory=dict)
     judged: dict[tuple[str, Split], Sequence[JudgedItem]] = field(default_factory=dict)
+    calibrations: dict[tuple[str, Split], Calibration] = field(default_factory=dict)
+    """Of networks; CIP says yes or no and is never more or less sure."""
+    speeds: list[Speed] = field(default_factory=list)
+    doubtful: str | None = None
+    """The network whose doubt is shown: the one in use, else the challenger."""
+    doubts: dict[Item, NDArray[np.float32]] = field(default_factory=dict)
+    """Its doubt on the worst cases of the version in use, 0 (sure) … 1."""
+    fresh: list[StoredCorrection] = field(default_factory=list)
+    """Corrections since the last cycle."""
+    corrected: tuple[CorrectedItem, ...] = ()
+    """The same, each with what it changed."""
+    proposals: tuple[ProposalErrors, ...] = ()
     published_tasks: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -145,8 +166,13 @@ class Cycle:
                 self._publish(outcome, challenger)
         with self._step(outcome, "refill", 0.95):
             refill(self._label_studio, store, assay, self._policies())
-        with self._step(outcome, "measure", 0.97):
+        with self._step(outcome, "measure", 0.96):
             self._measure(outcome)
+        with self._step(outcome, "compare", 0.98):
+            outcome.fresh = fresh_corrections(store, assay.name, cycle_id, self._standing)
+            outcome.corrected, outcome.proposals = corrected_items(
+                store, assay, outcome.fresh, lambda version: self._predictor(store.models.get(version))
+            )
         return outcome
 
     # --- train ---------------------------------------------------------------------------------------
@@ -176,6 +202,7 @@ class Cycle:
         return (
             cdl.config.get("preset") != self._preset_name
             or (cdl.config.get("recipe"), cdl.config.get("cip_code")) != teacher
+            or cdl.config.get("agreement", 0.0) != self._assay.cip.agreement
             or weak >= WEAK_GROWTH * cdl.config.get("weak_rows", 0)
         )
 
@@ -318,10 +345,37 @@ class Cycle:
                     measured[split] = number_or_none(evaluation.dataset.mean_iou)
                     outcome.evaluations[model.version, split] = evaluation
                     outcome.judged[model.version, split] = self._judged(model, split)
+                    if model.method != "cip":
+                        first, *others = (one.calibration for one in self._judged(model, split))
+                        outcome.calibrations[model.version, split] = sum(others, first)
             if measured:
                 self._store.models.set_metrics(
                     model.version, {"mean_iou": measured, "cycle": outcome.cycle_id}
                 )
+                outcome.speeds.append(self._speed(model))
+        self._look_for_doubt(outcome)
+
+    def _speed(self, model: ModelVersion) -> Speed:
+        """Seconds per image over the judged ones; a stored weak label tells nothing, so CIP is run anew."""
+        judged = [one for split in HELD_OUT for one in self._judged(model, split)]
+        seconds = {one.correction.item.image_id: one.seconds for one in judged}
+        if model.method == "cip":
+            records = (self._store.images.get(self._assay.name, name) for name in [*seconds][:TIMED_IMAGES])
+            timed = recipe_seconds(self._assay, records)
+        else:
+            timed = [*seconds.values()]
+        return Speed(version=model.version, method=model.method, seconds=median(timed), images=len(timed))
+
+    def _look_for_doubt(self, outcome: CycleOutcome) -> None:
+        """Ask the network in use, or the challenger of a CIP, where it is unsure in the worst cases."""
+        names = [name for name in (outcome.active_after, outcome.challenger) if name]
+        models = [self._store.models.get(name) for name in names]
+        network = next((model for model in models if model.method != "cip"), None)
+        _, worst = worst_of(outcome.evaluations, outcome.judged, outcome.active_after)
+        if network is not None and worst:
+            items = [one.judged.correction.item for one in worst]
+            outcome.doubtful = network.version
+            outcome.doubts = doubt_maps(self._store, self._assay, self._predictor(network), items)
 
     def _evaluation(self, model: ModelVersion, split: Split) -> Evaluation | None:
         judged = self._judged(model, split)

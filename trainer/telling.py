@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-
-from cytoloop.adapters.images import read_image
 from cytoloop.adapters.store import Store, StoredCorrection
-from cytoloop.domain.assay import Assay
-from cytoloop.domain.display import composite, display_ranges
-from cytoloop.domain.metrics import number_or_none
-from cytoloop.domain.tiling import tiles_of
+from cytoloop.domain.metrics import Calibration, number_or_none
 from cytoloop.domain.types import Method, Split
-from cytoloop.pipeline.judging import JudgedItem
 from trainer.cycle import CycleOutcome
+from trainer.gallery import worst_cases
 from trainer.report import (
+    CalibrationScores,
     Contest,
     CurvePoint,
     CycleReport,
@@ -27,14 +23,18 @@ from trainer.report import (
     LedgerEntry,
     Publication,
     SnapshotSummary,
+    SourceShare,
     TrainingRun,
     VersionScores,
     WorstCase,
 )
-from trainer.report.figures import case_picture
+from trainer.report.names import SHORT_NAMES
 from trainer.report.render import render_report
+from trainer.runs import Trained
+from trainer.studies import human_times, latest_boxes, latest_rating
 
-WORST_CASES = 4
+HONEST: tuple[Split, ...] = ("contest", "sealed")
+"""Splits that chose no epoch: a calibration measured elsewhere flatters."""
 
 
 def report_folder(assay: str, cycle_id: str) -> Path:
@@ -52,18 +52,31 @@ def tell(store: Store, outcome: CycleOutcome) -> Path:
 
 
 def rebuild(store: Store, assay: str, cycle_id: str) -> Path:
-    """Render a report's page again from its JSON."""
+    """Render a report's page again from its JSON, with what was rated and boxed since."""
     folder = store.home / report_folder(assay, cycle_id)
     document = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    html, _ = render_report(CycleReport.from_dict(document), folder)
+    html, _ = render_report(_with_studies(CycleReport.from_dict(document), store.home), folder)
     return html
+
+
+def _with_studies(report: CycleReport, home: Path) -> CycleReport:
+    """The report with the latest rating and boxes of its assay, which are often collected after a cycle."""
+    rating = latest_rating(home, report.assay) or report.rating
+    boxes = latest_boxes(home, report.assay) or report.boxes
+    of_studies = {one.task: one for one in human_times((), rating, boxes) if one.n}
+    return replace(
+        report,
+        rating=rating,
+        boxes=boxes,
+        human_times=tuple(of_studies.get(one.task, one) for one in report.human_times),
+    )
 
 
 def _report(store: Store, outcome: CycleOutcome, folder: Path) -> CycleReport:
     assay = outcome.assay
     standing = list(outcome.standing.values())
+    rating, boxes = latest_rating(store.home, assay.name), latest_boxes(store.home, assay.name)
     finished = datetime.now(UTC)
-    previous = _previous_start(store, assay.name, outcome.cycle_id)
     method_of: dict[str, Method] = {m.version: m.method for m in store.models.all(assay.name)}
     snapshot = outcome.trained[-1].snapshot if outcome.trained else None
     return CycleReport(
@@ -75,7 +88,7 @@ def _report(store: Store, outcome: CycleOutcome, folder: Path) -> CycleReport:
         reason=outcome.reason,
         active_before=outcome.active_before,
         active_after=outcome.active_after,
-        work=_work([c for c in standing if previous is None or c.annotated_at > previous]),
+        work=_work(outcome.fresh),
         snapshot=None
         if snapshot is None
         else SnapshotSummary(
@@ -84,20 +97,7 @@ def _report(store: Store, outcome: CycleOutcome, folder: Path) -> CycleReport:
             weak_labels=sum(r.source == "weak" for r in snapshot.rows),
             held_out_items=sum(c.split != "train" for c in standing),
         ),
-        runs=tuple(
-            TrainingRun(
-                version=t.model.version,
-                method=t.model.method,
-                preset=t.model.config["preset"],
-                epochs=tuple(
-                    Epoch(epoch=e.epoch, loss=e.loss, validation_mean_iou=e.validation)
-                    for e in t.result.history
-                ),
-                seconds=t.result.seconds,
-                chosen_epoch=t.result.best_epoch,
-            )
-            for t in outcome.trained
-        ),
+        runs=tuple(_run(trained) for trained in outcome.trained),
         scores=tuple(
             VersionScores.from_evaluation(evaluation, version=version, method=method_of[version], split=split)
             for (version, split), evaluation in outcome.evaluations.items()
@@ -116,13 +116,67 @@ def _report(store: Store, outcome: CycleOutcome, folder: Path) -> CycleReport:
         ),
         curve=(*_curve_so_far(store, outcome), _curve_point(outcome, standing)),
         worst_cases=_worst_cases(store, outcome, folder),
+        class_names=assay.class_names,
         class_colours={label.name: label.colour for _, label in assay.foreground},
         ledger=tuple(
             LedgerEntry(step=step, who="machine", seconds=seconds)
             for step, seconds in outcome.seconds.items()
         ),
+        corrected=outcome.corrected,
+        proposals=outcome.proposals,
+        calibration=_calibration(outcome, method_of),
+        rating=rating,
+        boxes=boxes,
+        human_times=human_times(standing, rating, boxes),
+        speeds=tuple(outcome.speeds),
         notes=tuple(outcome.notes),
     )
+
+
+def _run(trained: Trained) -> TrainingRun:
+    config = trained.model.config
+    sources = {name: source for name, source in config.get("sources", {}).items() if isinstance(source, dict)}
+    return TrainingRun(
+        version=trained.model.version,
+        method=trained.model.method,
+        preset=config["preset"],
+        epochs=tuple(
+            Epoch(
+                epoch=e.epoch,
+                loss=e.loss,
+                validation_mean_iou=e.validation,
+                weak_validation=e.weak_validation,
+            )
+            for e in trained.result.history
+        ),
+        seconds=trained.result.seconds,
+        chosen_epoch=trained.result.best_epoch,
+        sources=tuple(
+            SourceShare(
+                source="weak" if name == "weak" else "corrections",
+                items=source["items"],
+                weight=source["weight"],
+                loss_share=source["loss_share"],
+            )
+            for name, source in sources.items()
+        ),
+    )
+
+
+def _calibration(outcome: CycleOutcome, method_of: dict[str, Method]) -> tuple[CalibrationScores, ...]:
+    """Of each network, over contest and sealed items together; those of validation where there are none."""
+    told = []
+    for version in dict.fromkeys(version for version, _ in outcome.calibrations):
+        of_version = {split: c for (name, split), c in outcome.calibrations.items() if name == version}
+        splits = tuple(split for split in of_version if split in HONEST) or tuple(of_version)
+        first, *others = (of_version[split] for split in splits)
+        together: Calibration = sum(others, first)
+        told.append(
+            CalibrationScores.from_calibration(
+                together, outcome.assay.class_names, version=version, method=method_of[version], splits=splits
+            )
+        )
+    return tuple(told)
 
 
 def _work(corrections: list[StoredCorrection]) -> tuple[ExpertWork, ...]:
@@ -178,48 +232,29 @@ def _mean_iou(outcome: CycleOutcome, version: str, split: Split) -> float | None
 
 
 def _worst_cases(store: Store, outcome: CycleOutcome, folder: Path) -> tuple[WorstCase, ...]:
-    """Contest items the serving version gets most wrong; those of validation where there are none."""
-    for split in ("contest", "validation"):
-        evaluation = outcome.evaluations.get((outcome.active_after, split))
-        if evaluation is not None:
-            judged = {j.name: j for j in outcome.judged[outcome.active_after, split]}
-            ranked = sorted(
-                (image for image in evaluation.images if not np.isnan(image.mean_iou)),
-                key=lambda image: image.mean_iou,
-            )
-            return tuple(
-                _worst_case(store, outcome, folder, judged[image.image], image.mean_iou)
-                for image in ranked[:WORST_CASES]
-            )
-    return ()
-
-
-def _worst_case(
-    store: Store, outcome: CycleOutcome, folder: Path, judged: JudgedItem, mean_iou: float
-) -> WorstCase:
-    assay = outcome.assay
-    item = judged.correction.item
-    name = f"worst-{item.image_id}-{item.tile}.png"
-    picture = _view(store, assay, item.image_id, item.tile)
-    colours = [label.colour for label in assay.classes]
-    (folder / name).write_bytes(case_picture(picture, judged.truth_HW, judged.pred_HW, colours))
-    return WorstCase(
-        image_id=item.image_id,
-        tile=item.tile,
-        version=outcome.active_after,
-        mean_iou=number_or_none(mean_iou),
-        picture=name,
+    return worst_cases(
+        store,
+        outcome.assay,
+        outcome.evaluations,
+        outcome.judged,
+        _shown(outcome),
+        outcome.doubts,
+        _called(outcome.doubtful) if outcome.doubtful else "",
+        folder,
     )
 
 
-def _view(store: Store, assay: Assay, image_id: str, tile: int) -> np.ndarray:  # type: ignore[type-arg]
-    record = store.images.get(assay.name, image_id)
-    image_CHW = read_image(record, assay)
-    ranges = store.images.display_ranges(assay.name, record.plate) or display_ranges([image_CHW], assay)
-    rows, columns = tiles_of(record.height, record.width, assay.tiling)[tile].slices
-    return composite(image_CHW, ranges, assay)[rows, columns]
+def _shown(outcome: CycleOutcome) -> dict[str, str]:
+    """Versions in the gallery and what they are called there: the one in use, CIP, the challenger."""
+    shown = {outcome.active_after: f"{_called(outcome.active_after)}, in use"}
+    cip = [version for version, _ in outcome.evaluations if version.startswith("cip-")]
+    for version in dict.fromkeys(cip):
+        shown.setdefault(version, "CIP" if version != outcome.active_before else "CIP, in use before")
+    if outcome.challenger is not None:
+        shown.setdefault(outcome.challenger, f"{_called(outcome.challenger)}, challenger")
+    return shown
 
 
-def _previous_start(store: Store, assay: str, cycle_id: str) -> datetime | None:
-    done = [c for c in store.cycles.all(assay) if c["state"] == "done" and c["id"] != cycle_id]
-    return datetime.fromisoformat(done[-1]["started_at"]) if done else None
+def _called(version: str) -> str:
+    """``Joint`` for ``joint-20250102-…``."""
+    return SHORT_NAMES[version.partition("-")[0]]

@@ -13,6 +13,7 @@ from tiny import Tiny, add_plate, make_tiny, write_fields
 
 import trainer.cycle
 import trainer.runs
+from cytoloop.domain.assay import Teacher
 from cytoloop.domain.errors import LabelStudioUnavailable
 from cytoloop.domain.scoring import soften
 from cytoloop.domain.types import ImageRecord, Item, ModelVersion, Split
@@ -272,6 +273,19 @@ def test_many_more_weak_labels_make_a_new_base(tiny: Tiny, quick: None, tmp_path
     add_plate(tiny, tmp_path / "more")
     assert methods(run(tiny)) == ["cdl"]
     assert run(tiny).trained == []
+
+
+def test_another_teacher_or_another_agreement_makes_a_new_base(tiny: Tiny, quick: None) -> None:
+    run(tiny)
+    cip = replace(tiny.assay.cip, teachers=(Teacher(parameters={"cell_sigma": 3}),))
+    for changed in (cip, replace(cip, agreement=1.0)):
+        tiny.assay = replace(tiny.assay, cip=changed)
+        outcome = run(tiny)
+        assert methods(outcome) == ["cdl"]
+        rows = [row for row in outcome.trained[0].snapshot.rows if row.source == "weak"]
+        assert {row.agreement for row in rows} == {changed.agreement}
+        assert all(row.confidence is not None for row in rows)
+        assert run(tiny).trained == []
 
 
 def test_another_preset_makes_a_new_base(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

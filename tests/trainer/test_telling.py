@@ -8,12 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny import Tiny, make_tiny
 
 import trainer.cycle
 import trainer.runs
+from cytoloop.domain.rating import rating_report
 from cytoloop.domain.types import Item
 from cytoloop.domain.worklist import QueuePolicy
 from trainer.cycle import Cycle, CycleOutcome, CyclePolicy
@@ -124,7 +126,87 @@ def test_the_worst_cases_are_those_of_the_contest(told: tuple[Tiny, CycleOutcome
     for case in report.worst_cases:
         assert case.image_id in contest
         assert case.version == outcome.active_after
-        assert (tiny.home / report_folder(tiny.name, outcome.cycle_id) / str(case.picture)).is_file()
+        assert "right" in case.faults
+        for panel in case.panels:
+            assert (tiny.home / report_folder(tiny.name, outcome.cycle_id) / panel.picture).is_file()
+
+
+def test_a_worst_case_shows_image_expert_cip_network_and_doubt(told: tuple[Tiny, CycleOutcome]) -> None:
+    tiny, outcome = told
+    case = report_of(tiny, outcome).worst_cases[0]
+    titles = [panel.title for panel in case.panels]
+    assert titles[:2] == ["image", "expert"]
+    assert titles[2].startswith("CIP")
+    assert titles[3].startswith(("CDL", "Joint"))
+    assert titles[4:] == ["doubt"]
+    assert outcome.doubtful is not None
+    assert not outcome.doubtful.startswith("cip-")
+    texts = {panel.title: panel.caption for panel in case.panels}
+    assert texts[titles[2 if case.version.startswith("cip-") else 3]] == case.faults
+    assert texts[titles[2]] != texts[titles[3]], "each mask has its own faults"
+
+
+def test_every_version_is_measured_in_all_respects(told: tuple[Tiny, CycleOutcome]) -> None:
+    tiny, outcome = told
+    report = report_of(tiny, outcome)
+    for score in report.scores:
+        assert sum(map(sum, score.confusion)) == score.items * 32 * 40
+        assert [one.name for one in score.errors] == ["Cytoplasm", "Nucleus"]
+        assert score.errors[1].truth == score.items, "each quarter has one nucleus"
+        assert score.boxes[1].counts.expert == score.items
+    versions = {score.version for score in report.scores}
+    assert {speed.version for speed in report.speeds} == versions
+    assert {speed.images for speed in report.speeds if speed.method == "cip"} == {3}
+    assert {speed.images for speed in report.speeds if speed.method != "cip"} == {10}
+    assert all(speed.seconds > 0 for speed in report.speeds)
+    assert {one.version for one in report.calibration} == {v for v in versions if not v.startswith("cip-")}
+    for one in report.calibration:
+        assert set(one.splits) == {"contest", "sealed"}
+        pixels = sum(point.pixels for c in one.classes for point in c.points)
+        assert pixels == 7 * 32 * 40, "5 contest and 2 sealed items"
+
+
+def test_runs_tell_weak_from_clean_validation_and_what_taught_them(told: tuple[Tiny, CycleOutcome]) -> None:
+    tiny, outcome = told
+    cdl, joint = report_of(tiny, outcome).runs
+    for run in (cdl, joint):
+        (epoch,) = run.epochs
+        assert epoch.weak_validation is not None
+        assert epoch.validation_mean_iou is not None
+        assert epoch.weak_validation != epoch.validation_mean_iou
+    assert [(one.source, one.items) for one in cdl.sources] == [("weak", 10)]
+    assert {one.source for one in joint.sources} == {"corrections", "weak"}
+    assert sum(one.loss_share for one in joint.sources) == pytest.approx(1.0)
+
+
+def test_what_the_experts_changed_is_told(tiny: Tiny) -> None:
+    shown = tiny.store.models.active(tiny.name).version
+    item = Item(image_id="P-A01", tile=0)
+    task = tiny.task_of(item)
+    parent = next(number for number, one in tiny.studio.predictions.items() if one["task"] == task)
+    tiny.correct(item, parent_prediction=parent, lead_time=120.0)
+    report = report_of(tiny, run(tiny))
+    (corrected,) = report.corrected
+    assert (corrected.start, corrected.version, corrected.minutes) == ("prediction", shown, 2.0)
+    assert corrected.changes is not None
+    assert corrected.changes.pixels_added + corrected.changes.pixels_removed > 0
+    assert [(one.version, one.items) for one in report.proposals] == [(shown, 1)]
+    assert {one.task: one.n for one in report.human_times}["correct"] == 1
+    assert report_of(tiny, run(tiny)).corrected == (), "the next cycle tells of what is new"
+
+
+def test_a_rating_collected_after_the_cycle_is_on_the_page_that_is_made_again(tiny: Tiny) -> None:
+    outcome = run(tiny)
+    assert report_of(tiny, outcome).rating is None
+    written = rating_report("late", tiny.name, ("cip-1", "cdl-1"), [], [], np.random.default_rng(0))
+    path = tiny.home / "ratings" / "late" / "rating.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({**written.to_dict(), "minutes_median": 0.6}))
+    page = rebuild(tiny.store, tiny.name, outcome.cycle_id)
+    assert "Nobody has rated an item with both masks yet." in page.read_text(encoding="utf-8")
+    rating = report_of(tiny, outcome).rating
+    assert rating is not None
+    assert rating.name == "late"
 
 
 def test_the_curve_begins_with_cip_and_goes_on(tiny: Tiny) -> None:

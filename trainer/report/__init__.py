@@ -15,9 +15,78 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from cytoloop.domain.errors import InputError
-from cytoloop.domain.metrics import Evaluation, number_or_none
+from cytoloop.domain.metrics import number_or_none
 from cytoloop.domain.promotion import ContestDecision
-from cytoloop.domain.types import Method, Split
+from cytoloop.domain.types import Method
+from trainer.report.changes import (
+    ChangeRow,
+    Changes,
+    ClassMove,
+    CorrectedItem,
+    ProposalErrors,
+    Start,
+    change_rows,
+    class_moves,
+)
+from trainer.report.scores import (
+    CalibrationScores,
+    ClassBoxes,
+    ClassCalibration,
+    ClassErrors,
+    ClassScore,
+    ReliabilityPoint,
+    VersionScores,
+    class_errors,
+)
+from trainer.report.studies import (
+    PAPER_MINUTES,
+    BoxedClass,
+    BoxedMethod,
+    BoxStudy,
+    HumanTime,
+    RatingStudy,
+    Speed,
+)
+
+__all__ = [
+    "PAPER_MINUTES",
+    "BoxStudy",
+    "BoxedClass",
+    "BoxedMethod",
+    "CalibrationScores",
+    "CasePanel",
+    "ChangeRow",
+    "Changes",
+    "ClassBoxes",
+    "ClassCalibration",
+    "ClassErrors",
+    "ClassMove",
+    "ClassScore",
+    "Contest",
+    "ContestClass",
+    "CorrectedItem",
+    "CurvePoint",
+    "CycleReport",
+    "Epoch",
+    "ExpertWork",
+    "HumanTime",
+    "LedgerEntry",
+    "Outcome",
+    "ProposalErrors",
+    "Publication",
+    "RatingStudy",
+    "ReliabilityPoint",
+    "SnapshotSummary",
+    "SourceShare",
+    "Speed",
+    "Start",
+    "TrainingRun",
+    "VersionScores",
+    "WorstCase",
+    "change_rows",
+    "class_errors",
+    "class_moves",
+]
 
 Outcome = Literal["promoted", "kept", "not-trained", "failed"]
 """*kept*: a challenger was trained and lost; *not-trained*: there was no reason to train."""
@@ -53,6 +122,21 @@ class Epoch:
     loss: float | None
     validation_loss: float | None = None
     validation_mean_iou: float | None = None
+    """On corrected validation items: it alone chooses the epoch."""
+    weak_validation: float | None = None
+    """Mean IoU with the weak labels of images not learned from: how well the teacher is imitated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceShare:
+    """How much of a training run came from weak labels, or from corrections."""
+
+    source: Literal["weak", "corrections"]
+    items: int
+    weight: float
+    """Of a pixel in the loss, 0…1."""
+    loss_share: float
+    """Share of the gradient, 0…1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,54 +150,8 @@ class TrainingRun:
     seconds: float
     chosen_epoch: int | None = None
     """Whose weights were kept: the best on clean validation data."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClassScore:
-    """One class of one version on one split."""
-
-    name: str
-    iou: float | None
-    accuracy: float | None
-    bf: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VersionScores:
-    """One version on the items of one split."""
-
-    version: str
-    method: Method
-    split: Split
-    items: int
-    mean_iou: float | None
-    mean_accuracy: float | None
-    mean_bf: float | None
-    classes: tuple[ClassScore, ...] = ()
-
-    @classmethod
-    def from_evaluation(
-        cls, evaluation: Evaluation, *, version: str, method: Method, split: Split
-    ) -> VersionScores:
-        """Take the numbers of the report from a full evaluation."""
-        return cls(
-            version=version,
-            method=method,
-            split=split,
-            items=len(evaluation.images),
-            mean_iou=number_or_none(evaluation.dataset.mean_iou),
-            mean_accuracy=number_or_none(evaluation.dataset.mean_accuracy),
-            mean_bf=number_or_none(evaluation.dataset.mean_bf),
-            classes=tuple(
-                ClassScore(
-                    name=one.name,
-                    iou=number_or_none(one.iou),
-                    accuracy=number_or_none(one.accuracy),
-                    bf=number_or_none(one.mean_bf),
-                )
-                for one in evaluation.classes
-            ),
-        )
+    sources: tuple[SourceShare, ...] = ()
+    """What taught it; empty in reports older than this field."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +237,18 @@ class CurvePoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CasePanel:
+    """One picture of a worst case."""
+
+    title: str
+    """``image``, ``expert``, ``CIP``, …"""
+    picture: str
+    """PNG: absolute, or relative to the report's folder."""
+    caption: str = ""
+    """What it shows or what is wrong in it, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorstCase:
     """One item the serving version gets most wrong."""
 
@@ -206,8 +256,11 @@ class WorstCase:
     tile: int
     version: str
     mean_iou: float | None
-    picture: str
-    """PNG made by ``case_picture``: absolute, or relative to the report's folder."""
+    picture: str | None = None
+    """One PNG with all panels; only in reports older than ``panels``."""
+    faults: str = ""
+    """What is wrong with the mask of ``version``, in words."""
+    panels: tuple[CasePanel, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,9 +295,21 @@ class CycleReport:
     """All cycles so far, oldest first; the first point is CIP at 0 minutes."""
     worst_cases: tuple[WorstCase, ...] = ()
     """Worst first."""
+    class_names: tuple[str, ...] = ()
+    """By pixel value, background first; empty in reports older than this field."""
     class_colours: Mapping[str, str] = field(default_factory=dict)
     """Drawn classes and the ``#rrggbb`` of their outlines in the pictures of worst cases."""
     ledger: tuple[LedgerEntry, ...] = ()
+    corrected: tuple[CorrectedItem, ...] = ()
+    """Since the last cycle, and what each changed."""
+    proposals: tuple[ProposalErrors, ...] = ()
+    """What was wrong with what the experts were shown, by version."""
+    calibration: tuple[CalibrationScores, ...] = ()
+    rating: RatingStudy | None = None
+    boxes: BoxStudy | None = None
+    human_times: tuple[HumanTime, ...] = ()
+    """Of all work so far."""
+    speeds: tuple[Speed, ...] = ()
     notes: tuple[str, ...] = ()
     """What a person should know beside the decision, one sentence each."""
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import isfinite
@@ -13,11 +11,19 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cytoloop.adapters.images import write_atomically
-from cytoloop.domain.types import Split
-from trainer.report import CycleReport, TrainingRun, VersionScores
-from trainer.report.figures import class_bars, learning_curve, training_curves
-
-logger = logging.getLogger(__name__)
+from trainer.report import PAPER_MINUTES, CycleReport, change_rows, class_moves
+from trainer.report.figures import doubt_scale, human_time_figure, learning_curve
+from trainer.report.names import METHOD_NAMES, SHORT_NAMES, TASKS, role_of
+from trainer.report.views import (
+    box_view,
+    calibration_view,
+    case_views,
+    picture_of,
+    proposal_view,
+    rating_view,
+    split_views,
+    training_picture,
+)
 
 HEADLINES = {
     "promoted": "A better model is now in use",
@@ -25,29 +31,7 @@ HEADLINES = {
     "not-trained": "Nothing was trained in this cycle",
     "failed": "This cycle failed; the model in use stays",
 }
-SPLIT_TITLES: dict[Split, str] = {
-    "contest": "Contest items: they decide which model is used",
-    "sealed": "Sealed items: they decide nothing, so these numbers are the honest ones",
-    "validation": "Validation items: they chose the epoch and the challenger, so these numbers flatter",
-    "train": "Training items: the models learned from them",
-}
-METHOD_NAMES = {
-    "cip": "CIP (conventional image processing)",
-    "cdl": "CDL (learned from weak labels)",
-    "mdl": "MDL (learned from corrections)",
-    "joint": "Joint (weak labels and corrections)",
-}
-SHORT_NAMES = {"cip": "CIP", "cdl": "CDL", "mdl": "MDL", "joint": "Joint"}
 _DASH = "–"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """A picture inside the page, and what to say to those who cannot see it."""
-
-    source: str
-    """A ``data:`` address."""
-    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,27 +73,44 @@ def report_html(report: CycleReport, folder: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, signed=signed, duration=duration, moment=moment)
-    splits = [split for split in SPLIT_TITLES if any(one.split == split for one in report.scores)]
-    bars_of = next(iter(splits), None)
+    environment.filters.update(
+        number=number,
+        signed=signed,
+        duration=duration,
+        moment=moment,
+        p_value=p_value,
+        percent=percent,
+        seconds=seconds,
+    )
     return environment.get_template("report.html").render(
         report=report,
         headline=HEADLINES[report.outcome],
         changes=_changes(report),
-        curve=_figure(
+        curve=picture_of(
             learning_curve(report.curve),
             "Learning curve: mean IoU against the minutes experts have spent; table below",
         ),
-        bars=_bars(report, bars_of),
-        bars_of=bars_of,
-        runs=[(run, _training_figure(run)) for run in report.runs],
-        tables=[
-            (SPLIT_TITLES[split], [one for one in report.scores if one.split == split]) for split in splits
-        ],
+        splits=split_views(report),
+        calibration=calibration_view(report),
+        rating=rating_view(report),
+        boxes=box_view(report),
+        change_rows=change_rows(report.corrected),
+        moves=class_moves(report.corrected, report.class_names),
+        proposals=proposal_view(report),
+        times=picture_of(
+            human_time_figure(report.human_times),
+            "Minutes people take per item, beside the paper’s; table below",
+        ),
+        tasks=TASKS,
+        paper_minutes=PAPER_MINUTES,
+        runs=[(run, training_picture(run)) for run in report.runs],
         methods=METHOD_NAMES,
         shorts=SHORT_NAMES,
-        role=lambda version: _role(report, version),
-        cases=[(case, _picture(folder, case.picture, case.image_id)) for case in report.worst_cases],
+        role=lambda version: role_of(report, version),
+        cases=case_views(report, folder),
+        doubt_scale=picture_of(
+            doubt_scale(), "Colours of the doubt maps: dark blue is sure, yellow is no idea"
+        ),
         person_seconds=sum(entry.seconds for entry in report.ledger if entry.who == "person"),
         machine_seconds=sum(entry.seconds for entry in report.ledger if entry.who == "machine"),
     )
@@ -148,56 +149,6 @@ def _changes(report: CycleReport) -> list[Change]:
     return changes
 
 
-def _role(report: CycleReport, version: str) -> str:
-    """What a version was to this cycle, in words; empty for bystanders."""
-    roles = []
-    if report.contest is not None and version == report.contest.challenger:
-        roles.append("challenger")
-    if version == report.active_after:
-        roles.append("in use now")
-    elif version == report.active_before:
-        roles.append("in use before")
-    return ", ".join(roles)
-
-
-def _bars(report: CycleReport, split: Split | None) -> Figure | None:
-    shown: list[VersionScores] = [one for one in report.scores if one.split == split]
-    labels = []
-    for one in shown:
-        role = _role(report, one.version)
-        labels.append(SHORT_NAMES[one.method] + (f", {role}" if role else ""))
-    return _figure(
-        class_bars(shown, labels), "IoU of each class for each version; the same numbers are in the tables"
-    )
-
-
-def _training_figure(run: TrainingRun) -> Figure | None:
-    return _figure(training_curves(run), f"Loss and validation of {run.version} by epoch")
-
-
-def _figure(svg: str | None, text: str) -> Figure | None:
-    if svg is None:
-        return None
-    return Figure(source=_data_address(svg.encode("utf-8"), "image/svg+xml"), text=text)
-
-
-def _picture(folder: Path, picture: str, image_id: str) -> Figure | None:
-    path = folder / picture  # an absolute path wins over the folder
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        logger.warning("report picture unreadable path=%s error=%s", path, error.strerror)
-        return None
-    return Figure(
-        source=_data_address(content, "image/png"),
-        text=f"Item of image {image_id}: as imaged, with the model’s outlines, with the expert’s outlines",
-    )
-
-
-def _data_address(content: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
-
-
 def number(value: float | None, digits: int = 2) -> str:
     """Write a number, or a dash for what is undefined.
 
@@ -207,6 +158,41 @@ def number(value: float | None, digits: int = 2) -> str:
     ('0.50', '–')
     """
     return f"{value:.{digits}f}" if value is not None and isfinite(value) else _DASH
+
+
+def seconds(value: float) -> str:
+    """Write the seconds of one image, which may be few.
+
+    Examples
+    --------
+    >>> seconds(0.0321), seconds(0.84), seconds(75)
+    ('0.03 s', '0.8 s', '1 min 15 s')
+    """
+    return f"{value:.2f} s" if value < 0.1 else duration(value)
+
+
+def percent(share: float | None) -> str:
+    """Write a share in percent.
+
+    Examples
+    --------
+    >>> percent(0.123), percent(None)
+    ('12 %', '–')
+    """
+    return f"{share * 100:.0f} %" if share is not None and isfinite(share) else _DASH
+
+
+def p_value(value: float | None) -> str:
+    """Write a p value: three digits, or a power of ten below a thousandth.
+
+    Examples
+    --------
+    >>> p_value(0.0312), p_value(3.2e-9), p_value(None)
+    ('0.031', '3e-9', '–')
+    """
+    if value is None or not isfinite(value):
+        return _DASH
+    return f"{value:.3f}" if value >= 0.001 or value == 0 else f"{value:.0e}".replace("e-0", "e-")
 
 
 def signed(value: float | None, digits: int = 2) -> str:

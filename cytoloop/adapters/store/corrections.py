@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -31,6 +31,8 @@ class StoredCorrection:
     conflict_pixels: int
     split: Split
     group: str
+    origins: Mapping[str, int] = field(default_factory=dict)
+    """Regions by what the expert did: ``prediction``, ``prediction-changed``, ``manual``."""
 
 
 class Corrections:
@@ -210,4 +212,5 @@ def _stored(row: Mapping[str, Any]) -> StoredCorrection:
         conflict_pixels=row["conflict_pixels"],
         split=row["split"],
         group=row["group_id"],
+        origins=json.loads(row["origins"] or "{}"),
     )

@@ -15,20 +15,34 @@ from cytoloop.domain.errors import InputError
 from cytoloop.domain.metrics import evaluate
 from cytoloop.domain.promotion import ContestItem, ContestPolicy, decide
 from trainer.report import (
+    BoxStudy,
+    CalibrationScores,
+    CasePanel,
+    Changes,
+    ClassCalibration,
+    ClassErrors,
     Contest,
+    CorrectedItem,
     CurvePoint,
     CycleReport,
     Epoch,
     ExpertWork,
+    HumanTime,
     LedgerEntry,
+    ProposalErrors,
     Publication,
+    RatingStudy,
+    ReliabilityPoint,
     SnapshotSummary,
+    SourceShare,
+    Speed,
     TrainingRun,
     VersionScores,
     WorstCase,
 )
-from trainer.report.figures import case_picture
+from trainer.report.figures import image_panel
 from trainer.report.render import duration, moment, number, render_report, signed
+from trainer.report.studies import BOX_FIGURES
 
 NAMES = ("background", "spot")
 OLD, NEW = "cip-20250101-aaaaaaaa", "joint-20250102-bbbbbbbb"
@@ -49,6 +63,102 @@ def contest(groups: int = 4) -> Contest:
         for n in range(groups)
     ]
     return Contest.from_decision(decide(items, ContestPolicy(), NAMES), challenger=NEW, active=OLD)
+
+
+SPOTS = ClassErrors(name="spot", truth=5, right=1, incomplete=1, misclassified=0, missed=3, invented=2)
+
+
+def corrected() -> tuple[CorrectedItem, ...]:
+    changes = Changes(
+        pixels_added=30,
+        pixels_removed=10,
+        pixels_relabelled=0,
+        pixels_set_aside=4,
+        objects_added=3,
+        objects_removed=1,
+        objects_relabelled=0,
+        objects_reshaped=2,
+        minutes_estimated=5.5,
+        class_to_class=((900, 30), (10, 60)),
+    )
+    more = replace(changes, pixels_added=50, objects_added=5, minutes_estimated=6.5)
+    item = CorrectedItem(
+        image_id="B03_f1", tile=2, expert="anna@lab.example", start="prediction", version=OLD, minutes=7.0
+    )
+    return (
+        replace(item, changes=changes),
+        replace(item, tile=3, start="blank", version=None, minutes=None, changes=more),
+        replace(item, tile=0, start="unknown", version=None, minutes=9.0),
+    )
+
+
+def calibration() -> CalibrationScores:
+    points = (ReliabilityPoint(lower=0.8, upper=1.0, pixels=400, confidence=0.9, accuracy=0.75),)
+    return CalibrationScores(
+        version=NEW,
+        method="joint",
+        splits=("contest", "sealed"),
+        foreground_ece=0.151,
+        classes=(
+            ClassCalibration(name="background", ece=0.002),
+            ClassCalibration(name="spot", ece=0.153, points=points),
+        ),
+        foreground=points,
+    )
+
+
+def rating(first: str = OLD) -> RatingStudy:
+    test = {"mean_difference": 2.0, "ks": 1.0, "ks_p": 3.2e-9, "wilcoxon": 0.0, "wilcoxon_p": 0.031}
+    return RatingStudy.from_document(
+        {
+            "name": "blind-7",
+            "method_a": first,
+            "method_b": NEW,
+            "complete": True,
+            "conclusion": "The one expert rated the joint model higher.",
+            "methods": [
+                {"method": first, "n": 2, "mean": 5.5, "sd": 0.7, "median": 5.5},
+                {"method": NEW, "n": 2, "mean": 7.5, "sd": 0.7, "median": 7.5},
+            ],
+            "distributions": [
+                {"expert": "anna@lab.example", "method": first, "values": [5, 6]},
+                {"expert": "anna@lab.example", "method": NEW, "values": [7, 8]},
+            ],
+            "between_methods": [
+                {
+                    **test,
+                    "expert": "anna@lab.example",
+                    "pairs": 2,
+                    "holm_p": 0.062,
+                    "effect": 1.0,
+                    "effect_low": 1.0,
+                    "effect_high": 1.0,
+                    "note": "",
+                }
+            ],
+            "minutes_median": 0.7,
+        }
+    )
+
+
+def boxes() -> BoxStudy:
+    figures = {name: {"mean": 0.625, "sd": 0.125, "count": 2} for name in BOX_FIGURES}
+    return BoxStudy.from_document(
+        {
+            "name": "boxes-3",
+            "complete": False,
+            "experts": [{"images": 4}, {"images": 5}],
+            "minutes_median": 4.2,
+            "methods": [
+                {
+                    "method": OLD,
+                    "experts": [{}, {}],
+                    "over_experts": {"classes": [{"name": "spot", **figures}]},
+                },
+                {"method": NEW, "experts": [], "over_experts": None},
+            ],
+        }
+    )
 
 
 def full_report(picture: str) -> CycleReport:
@@ -74,6 +184,11 @@ def full_report(picture: str) -> CycleReport:
                 preset="fast",
                 epochs=(Epoch(epoch=1, loss=0.9), Epoch(epoch=2, loss=0.5, validation_mean_iou=0.6)),
                 seconds=61,
+                chosen_epoch=2,
+                sources=(
+                    SourceShare(source="corrections", items=6, weight=1.0, loss_share=0.9),
+                    SourceShare(source="weak", items=40, weight=0.1, loss_share=0.1),
+                ),
             ),
         ),
         scores=(scores(OLD, "cip", 4), scores(NEW, "joint", 1)),
@@ -83,8 +198,35 @@ def full_report(picture: str) -> CycleReport:
             CurvePoint(cycle="start", version=OLD, corrections=0, expert_minutes=0, contest_mean_iou=0.5),
             CurvePoint(cycle="1", version=NEW, corrections=6, expert_minutes=30, contest_mean_iou=0.8),
         ),
-        worst_cases=(WorstCase(image_id="B03_f1", tile=2, version=NEW, mean_iou=0.4, picture=picture),),
+        worst_cases=(
+            WorstCase(
+                image_id="B03_f1",
+                tile=2,
+                version=NEW,
+                mean_iou=0.4,
+                faults="spot: 1 of 3 right, 2 missed",
+                panels=(
+                    CasePanel(title="image", picture=picture, caption="as the editor shows it"),
+                    CasePanel(title="CIP", picture=picture, caption="spot: 0 of 3 right, 3 missed"),
+                ),
+            ),
+        ),
+        class_names=NAMES,
         class_colours={"spot": "#ff0000"},
+        corrected=corrected(),
+        proposals=(ProposalErrors(version=OLD, items=2, classes=(SPOTS,)),),
+        calibration=(calibration(),),
+        rating=rating(),
+        boxes=boxes(),
+        human_times=(
+            HumanTime(task="rate", minutes=0.7, n=4),
+            HumanTime(task="correct", minutes=7.25, n=2),
+            HumanTime(task="scratch", minutes=None, n=0),
+        ),
+        speeds=(
+            Speed(version=OLD, method="cip", seconds=0.84, images=3),
+            Speed(version=NEW, method="joint", seconds=0.031, images=9),
+        ),
         ledger=(
             LedgerEntry(step="corrections", who="person", seconds=1800),
             LedgerEntry(step="training", who="machine", seconds=61),
@@ -130,10 +272,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def picture(tmp_path: Path) -> str:
-    mask = np.zeros((20, 30), np.uint8)
-    (tmp_path / "case.png").write_bytes(
-        case_picture(np.zeros((20, 30, 3), np.uint8), mask, mask, ("#000", "#f00"))
-    )
+    (tmp_path / "case.png").write_bytes(image_panel(np.zeros((20, 30, 3), np.uint8)))
     return "case.png"
 
 
@@ -155,7 +294,9 @@ def test_the_page_says_what_was_decided_and_loads_nothing(tmp_path: Path, pictur
         "in use before",
     ):
         assert told in page.text
-    assert len(page.addresses) == 4  # learning curve, bars, training, one case
+    # the learning curve; of the contest items metrics, classes, two matrices, two of boxes, error types; two of
+    # expert boxes; the doubt scale and two panels; proposals, violins, reliability; training; times
+    assert len(page.addresses) == 1 + 7 + 2 + 3 + 3 + 1 + 1
     assert all(address.startswith("data:image/") for address in page.addresses)
     assert page.unnamed_pictures == 0
     assert "script" not in page.tags
@@ -213,7 +354,17 @@ def test_everything_from_outside_is_escaped(tmp_path: Path, picture: str) -> Non
         reason=evil,
         notes=(evil,),
         work=(ExpertWork(expert=evil, corrections=1, minutes=1),),
-        worst_cases=(replace(report.worst_cases[0], image_id=evil),),
+        worst_cases=(
+            replace(
+                report.worst_cases[0],
+                image_id=evil,
+                faults=evil,
+                panels=(replace(report.worst_cases[0].panels[0], title=evil, caption=evil),),
+            ),
+        ),
+        corrected=(replace(report.corrected[0], image_id=evil, expert=evil, version=evil),),
+        rating=replace(rating(evil), conclusion=evil, name=evil),
+        boxes=replace(boxes(), name=evil),
         class_colours={evil: evil},
     )
     html = render_report(report, tmp_path)[0].read_text(encoding="utf-8")
@@ -226,6 +377,62 @@ def test_a_missing_picture_is_named(tmp_path: Path, caplog: pytest.LogCaptureFix
         html = render_report(full_report("gone.png"), tmp_path)[0].read_text(encoding="utf-8")
     assert "The picture is missing: gone.png" in Page(html).text
     assert "gone.png" in caplog.text
+
+
+def test_the_numbers_of_the_papers_figures_are_on_the_page(tmp_path: Path, picture: str) -> None:
+    text = Page(render_report(full_report(picture), tmp_path)[0].read_text(encoding="utf-8")).text
+    for told in (
+        "spot: 1 of 3 right, 2 missed",  # what is wrong in the worst case
+        "CIP : spot: 0 of 3 right, 3 missed",
+        "2 of 3 items could be compared",
+        "the prediction that was shown is no longer known",
+        "objects added 8 4 ",  # 3 + 5, median 4
+        "pixels added 80 40 ",
+        "minutes in the editor 7.0 7.0 minutes by the effort model 5.5 5.5",  # of the one item with both
+        "background to spot (60)",
+        "B03_f1/3 anna@lab.example empty canvas 5",
+        "B03_f1/0 anna@lab.example unknown not known",
+        "The one expert rated the joint model higher.",
+        "anna@lab.example 2 +2.00 1.00 3e-9 0.0 0.031 0.062 1.00 (1.00 to 1.00)",
+        "boxes-3 , not complete yet",
+        "standard deviations over 2 experts",
+        "0.6 ± 0.1",
+        "All drawn classes 0.151",
+        "on contest and sealed items",
+        "6 corrected images, weight 1, 90 % of the gradient",
+        "40 weakly labelled images, weight 0.1, 10 % of the gradient",
+        "correct a prediction 7.2 2 5 to 10",
+        "draw from scratch – 0 20 to 40",
+        "0.8 s 3 15 to 20 min",
+        "0.03 s 9 2 to 5 s",
+    ):
+        assert told in text, told
+
+
+def test_a_report_from_before_these_fields_still_loads(tmp_path: Path, picture: str) -> None:
+    document = full_report(picture).to_dict()
+    new = ("corrected", "proposals", "calibration", "rating", "boxes", "human_times", "speeds", "class_names")
+    for key in new:
+        del document[key]
+    for score in document["scores"]:
+        for key in ("mean_bf_strict", "global_accuracy", "weighted_iou", "confusion", "boxes", "errors"):
+            del score[key]
+        for one in score["classes"]:
+            del one["bf_strict"]
+    for run in document["runs"]:
+        del run["sources"]
+        for epoch in run["epochs"]:
+            del epoch["weak_validation"]
+    document["worst_cases"] = [
+        {"image_id": "B03_f1", "tile": 2, "version": NEW, "mean_iou": 0.4, "picture": picture}
+    ]
+    report = CycleReport.from_dict(json.loads(json.dumps(document)))
+    assert (report.corrected, report.rating, report.speeds) == ((), None, ())
+    page = Page(render_report(report, tmp_path)[0].read_text(encoding="utf-8"))
+    # the learning curve, metrics, classes, training, and the one wide picture of the case
+    assert len(page.addresses) == 5
+    assert "No corrections to compare in this cycle." in page.text
+    assert CycleReport.from_dict(json.loads((tmp_path / "report.json").read_text())) == report
 
 
 def test_a_nan_that_slipped_in_becomes_null(tmp_path: Path, picture: str) -> None:
