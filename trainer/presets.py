@@ -21,8 +21,8 @@ WEAK_WEIGHT = {"cdl": 1.0, "mdl": 0.0, "joint": 0.1}
 
 STEPS_PER_EPOCH = 50
 
-STOP_GAIN = 0.005
-"""Rise in agreement with the teacher (mean IoU an epoch) below which a CDL without clean data stops."""
+STOP_GAIN = 0.04
+"""Share of what still differs from the teacher that an epoch must remove, or a CDL without clean data stops."""
 
 TRUSTED_SHARE = 0.95
 """Share of a joint model's crops that come from corrections."""

@@ -231,7 +231,7 @@ class _Run:
         weak = [report.weak_validation for report in self.history[-2:]]
         if config.stop_gain is None or len(weak) < 2 or weak[0] is None or weak[1] is None:
             return False
-        return weak[1] - weak[0] < config.stop_gain
+        return weak[1] - weak[0] < config.stop_gain * (1.0 - weak[0])
 
     def keep_if_best(self, epoch: int, score: float | None) -> None:
         if score is None or score > self._best_score:

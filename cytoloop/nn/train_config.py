@@ -84,9 +84,11 @@ class TrainConfig:
     patience: int | None = None
     """With clean validation: stop after so many epochs without a better score. None: never."""
     stop_gain: float | None = None
-    """Without clean validation, and with a weak one: stop, and keep the epoch, once one has raised the
-    agreement with the teacher by less than this. What a network learns first is what is regular in the
-    weak labels; the slow rise that follows is the teacher's mistakes learned by heart. None: never."""
+    """Without clean validation, and with a weak one: stop, and keep the epoch, once one has removed less than
+    this share of what still differs from the teacher on images not learned from. What a network learns
+    first is what is regular in the weak labels; the slow rise that follows is the teacher's mistakes. A
+    share and not a difference: a good teacher's labels go on being learned where 0.01 is much of what is
+    left. None: never."""
 
     def __post_init__(self) -> None:
         self._check_whole(("epochs", 1), ("batch", 1), ("decay_epochs", 1), ("seed", 0))

@@ -338,10 +338,11 @@ def test_a_run_whose_clean_score_stopped_rising_ends_and_keeps_the_best_epoch() 
 
 
 def test_a_run_without_clean_data_ends_when_agreement_with_the_teacher_levels_off() -> None:
-    weak = iter([0.40, 0.60, 0.65, 0.655, 0.9])
-    config = replace(TINY, epochs=5, steps_per_epoch=1, stop_gain=0.01)
+    # of the 0.4 that differed, 0.05 went: more than a tenth; of the 0.35 after that, 0.03: less
+    weak = iter([0.40, 0.60, 0.65, 0.68, 0.9])
+    config = replace(TINY, epochs=5, steps_per_epoch=1, stop_gain=0.1)
     result = fit(config, [two_discs()], validate_weak=lambda model: next(weak), device="cpu")
-    assert [report.weak_validation for report in result.history] == [0.40, 0.60, 0.65, 0.655]
+    assert [report.weak_validation for report in result.history] == [0.40, 0.60, 0.65, 0.68]
     assert result.best_epoch == 4
 
 
