@@ -28,7 +28,8 @@ REMEDY_NAMES = {
     "no-average": "weights as they are, not averaged",
     "last-epoch": "no corrected item at hand, trained to the end",
     "stopped": "no corrected item at hand, stopped when agreement with the teacher levels off",
-    "committee": "three teachers vote, pixels they differ on left out",
+    "committee": "three teachers vote, each pixel weighed by how many agree",
+    "unanimous": "three teachers vote, pixels they differ on left out",
     "paper": "preset `paper` (one seed)",
 }
 

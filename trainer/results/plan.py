@@ -14,7 +14,16 @@ from typing import Literal
 from cytoloop.domain.types import Method
 
 Variant = Literal[
-    "", "teacher-curve", "dice", "no-average", "last-epoch", "stopped", "committee", "long", "paper"
+    "",
+    "teacher-curve",
+    "dice",
+    "no-average",
+    "last-epoch",
+    "stopped",
+    "committee",
+    "unanimous",
+    "long",
+    "paper",
 ]
 """What a run does otherwise than the preset ``fast``; see ``running.config_of``."""
 
@@ -24,7 +33,7 @@ AMOUNTS: tuple[int | None, ...] = (6, 18, None)
 WEAK_AMOUNTS = (10, 30, 100)
 """Weak images a CDL learns from, beside all of them."""
 
-REMEDIES: tuple[Variant, ...] = ("dice", "no-average", "last-epoch", "stopped", "committee")
+REMEDIES: tuple[Variant, ...] = ("dice", "no-average", "last-epoch", "stopped", "committee", "unanimous")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,21 +83,19 @@ def plan(datasets: Sequence[tuple[str, int]], seeds: int, *, paper: bool) -> lis
     """
     first: list[Run] = []
     second: list[Run] = []
+    methods: tuple[Method, ...] = ("mdl", "joint")
     for name, folds in datasets:
-        for fold in range(folds):
-            first.append(Run(dataset=name, fold=fold, seed=0, method="cip"))
-            for seed in range(seeds):
-                first.append(Run(dataset=name, fold=fold, seed=seed, method="cdl"))
-                second += _learned(name, fold, seed)
+        first += [Run(dataset=name, fold=fold, seed=0, method="cip") for fold in range(folds)]
+        # Seed by seed, and arm by arm over all folds: what is finished early can be looked at early.
+        for seed in range(seeds):
+            first += [Run(dataset=name, fold=fold, seed=seed, method="cdl") for fold in range(folds)]
+            second += [
+                Run(dataset=name, fold=fold, seed=seed, method=method, corrected=amount)
+                for amount, method, fold in product(AMOUNTS, methods, range(folds))
+            ]
         if name == "reference-1":
             second += _on_the_simulated_plate(name, seeds, paper=paper)
     return [first, second]
-
-
-def _learned(name: str, fold: int, seed: int) -> Iterator[Run]:
-    methods: tuple[Method, ...] = ("mdl", "joint")
-    for method, amount in product(methods, AMOUNTS):
-        yield Run(dataset=name, fold=fold, seed=seed, method=method, corrected=amount)
 
 
 def _on_the_simulated_plate(name: str, seeds: int, *, paper: bool) -> Iterator[Run]:

@@ -200,7 +200,7 @@ def _items(run: Run, dataset: Dataset) -> list[TrainingItem]:
         weak_HW, confidence_HW = None, None
         if record.image_id in weak_ids:
             weak_HW = dataset.weak_label(record)
-            if run.variant == "committee":
+            if run.variant in AGREEMENT:
                 weak_HW, confidence_HW = _voted(dataset, record)
         items += learning_items(
             read_image(record, assay),
@@ -208,13 +208,13 @@ def _items(run: Run, dataset: Dataset) -> list[TrainingItem]:
             weak_HW,
             WEAK_WEIGHT[run.method],
             confidence_HW,
-            AGREEMENT,
+            AGREEMENT.get(run.variant, 0.0),
         )
     return items
 
 
-AGREEMENT = 0.5
-"""Share of a committee's teachers below which a pixel teaches nothing."""
+AGREEMENT: Mapping[str, float] = {"committee": 0.0, "unanimous": 1.0}
+"""Share of the teachers that must agree on a pixel for it to teach, in the variants that vote."""
 
 
 def committee_folder(dataset_weak: Path) -> Path:
