@@ -413,9 +413,7 @@ def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--split",
                 type=click.Choice(SPLITS),
-                default="sealed",
-                show_default=True,
-                help="Items of these wells are drawn.",
+                help="Items of these wells of the home are drawn [sealed].",
             ),
             click.option("--seed", type=click.IntRange(0), help="Of the draw [a new one]."),
             click.option("--name", help="Of the study [<assay>-<number>]."),

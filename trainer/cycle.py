@@ -20,9 +20,17 @@ from numpy.typing import NDArray
 from cytoloop.adapters.registry import Registry
 from cytoloop.adapters.store import Store, StoredCorrection
 from cytoloop.domain.assay import Assay
-from cytoloop.domain.cip import CODE_VERSION, recipe_digest
+from cytoloop.domain.cip import CODE_VERSION, cip_of, recipe_digest
 from cytoloop.domain.errors import ExternalError
-from cytoloop.domain.metrics import Calibration, Evaluation, confusion_matrix, evaluate, number_or_none
+from cytoloop.domain.metrics import (
+    Calibration,
+    Evaluation,
+    confusion_matrix,
+    evaluate,
+    mean_ignoring_nan,
+    number_or_none,
+)
+from cytoloop.domain.metrics.intervals import iou_of_present
 from cytoloop.domain.ports import LabelStudio
 from cytoloop.domain.promotion import ContestDecision, ContestItem, ContestPolicy, decide
 from cytoloop.domain.types import HELD_OUT, Item, Method, ModelVersion, Split
@@ -36,6 +44,7 @@ from labelstudio_config.intake import Intake
 from labelstudio_config.publish import publish, refill, resume
 from trainer.deltas import corrected_items, fresh_corrections
 from trainer.gallery import worst_of
+from trainer.presets import is_trained_as, preset
 from trainer.report import CorrectedItem, Outcome, ProposalErrors, Speed
 from trainer.runs import Trained, run_training
 
@@ -195,7 +204,7 @@ class Cycle:
             )
 
     def _is_outgrown(self, cdl: ModelVersion) -> bool:
-        """Whether a CDL learned from another teacher, by another preset, or from far fewer weak labels."""
+        """Whether a CDL learned from another teacher, by other numbers, or from far fewer weak labels."""
         teacher = (recipe_digest(self._assay.cip), CODE_VERSION)
         splits = {record.image_id: record.split for record in self._store.images.all(self._assay.name)}
         weak = sum(splits[image_id] == "train" for image_id in weak_masks(self._store, self._assay))
@@ -203,6 +212,7 @@ class Cycle:
             cdl.config.get("preset") != self._preset_name
             or (cdl.config.get("recipe"), cdl.config.get("cip_code")) != teacher
             or cdl.config.get("agreement", 0.0) != self._assay.cip.agreement
+            or not is_trained_as(cdl.config["train"], preset(self._preset_name, "cdl", self._assay, 0))
             or weak >= WEAK_GROWTH * cdl.config.get("weak_rows", 0)
         )
 
@@ -268,7 +278,10 @@ class Cycle:
         scores = {}
         for model in candidates:
             evaluation = self._evaluation(model, "validation")
-            mean_iou = number_or_none(evaluation.dataset.mean_iou) if evaluation else None
+            # as in the contest: over the classes that the corrections hold
+            mean_iou = None
+            if evaluation is not None:
+                mean_iou = number_or_none(float(mean_ignoring_nan(iou_of_present(evaluation.confusion_KK))))
             scores[model.version] = mean_iou or 0.0  # none where every pixel was left out as doubtful
         return max(candidates, key=lambda m: (scores[m.version], m.created_at), default=None)
 
@@ -361,7 +374,7 @@ class Cycle:
         seconds = {one.correction.item.image_id: one.seconds for one in judged}
         if model.method == "cip":
             records = (self._store.images.get(self._assay.name, name) for name in [*seconds][:TIMED_IMAGES])
-            timed = recipe_seconds(self._assay, records)
+            timed = recipe_seconds(self._assay, cip_of(model.config), records)
         else:
             timed = [*seconds.values()]
         return Speed(version=model.version, method=model.method, seconds=median(timed), images=len(timed))

@@ -40,8 +40,8 @@ def worst_of(evaluations: Evaluations, judged: Judged, version: str) -> tuple[Sp
     """Contest items a version gets most wrong, worst first; those of validation where there are none."""
     for split in ("contest", "validation"):
         said = _said(evaluations, judged, version, split)
-        if said:
-            known = [one for one in said.values() if not np.isnan(one.metrics.mean_iou)]
+        known = [one for one in said.values() if not np.isnan(one.metrics.mean_iou)]
+        if known:  # else every pixel was left out as doubtful
             return split, sorted(known, key=lambda one: one.metrics.mean_iou)[:WORST_CASES]
     return None, []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import ConfigError
@@ -39,13 +40,8 @@ PAPER_SHARES: Mapping[Method, Mapping[Split, float]] = {
 """Training, validation and test shares of the paper, drawn over groups; *sealed* is its test set."""
 
 
-def preset(name: str, method: Method, assay: Assay, seed: int, *, is_validated: bool) -> TrainConfig:
+def preset(name: str, method: Method, assay: Assay, seed: int) -> TrainConfig:
     """The numbers of a preset.
-
-    Parameters
-    ----------
-    is_validated : bool
-        Whether corrected items are there to choose the epoch by.
 
     Raises
     ------
@@ -53,7 +49,7 @@ def preset(name: str, method: Method, assay: Assay, seed: int, *, is_validated: 
         If there is no preset of that name.
     """
     if name == "fast":
-        return fast(method, assay, seed, is_validated=is_validated)
+        return fast(method, assay, seed)
     if name == "paper":
         return paper(method, assay, seed)
     if name == "smoke":
@@ -109,7 +105,7 @@ def paper(method: Method, assay: Assay, seed: int, *, width: int = PAPER_WIDTH) 
     )
 
 
-def fast(method: Method, assay: Assay, seed: int, *, is_validated: bool) -> TrainConfig:
+def fast(method: Method, assay: Assay, seed: int) -> TrainConfig:
     """Minutes on two CPU cores: a narrow network, small crops around foreground, AdamW, averaged weights.
 
     A *CDL* learns with cross-entropy alone: the Dice loss draws outlines as far out as the teacher
@@ -142,8 +138,8 @@ def fast(method: Method, assay: Assay, seed: int, *, is_validated: bool) -> Trai
             learning_rate=2e-3,
             schedule="constant",
             dice_share=0.0,
-            patience=4 if is_validated else None,
-            stop_gain=None if is_validated else STOP_GAIN,
+            patience=4,
+            stop_gain=STOP_GAIN,
         )
     return replace(
         common, epochs=8, learning_rate=3e-3, trusted_share=TRUSTED_SHARE if method == "joint" else None
@@ -153,5 +149,14 @@ def fast(method: Method, assay: Assay, seed: int, *, is_validated: bool) -> Trai
 def smoke(method: Method, assay: Assay, seed: int) -> TrainConfig:
     """Seconds: shows that the loop turns, not that the model is good."""
     network = UNetConfig(in_channels=len(assay.channels), class_count=assay.class_count, width=8)
-    config = fast(method, assay, seed, is_validated=False)
+    config = fast(method, assay, seed)
     return replace(config, network=network, epochs=2, steps_per_epoch=12, patience=None, stop_gain=None)
+
+
+def is_trained_as(train: Mapping[str, Any], config: TrainConfig) -> bool:
+    """Whether a stored run (`TrainConfig.to_dict`) had these numbers, but for the seed and the precision."""
+    try:
+        stored = TrainConfig.from_dict(train)
+    except ConfigError:  # numbers this code does not know
+        return False
+    return replace(stored, seed=config.seed, precision=config.precision) == config

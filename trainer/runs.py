@@ -51,7 +51,6 @@ def run_training(
         weak_confidences(store, assay),
         assay.cip.agreement,
     )
-    is_validated = any(row.split == "validation" for row in snapshot.rows)
     model, result = train_version(
         store,
         registry,
@@ -59,7 +58,7 @@ def run_training(
         snapshot,
         method=method,
         preset=preset_name,
-        config=preset(preset_name, method, assay, seed, is_validated=is_validated),
+        config=preset(preset_name, method, assay, seed),
         weak_weight=WEAK_WEIGHT[method],
         base=base,
         device=device,

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from cytoloop.commands.home import Home
 from cytoloop.commands.study import (
+    DEFAULT_SPLIT,
     DESIGN,
     CreatedStudy,
     Tell,
@@ -58,7 +59,8 @@ class BoxOptions:
     experts: tuple[str, ...] = ()
     """E-mails of Label Studio users, or names; default: four names, the paper's two groups of two."""
     seed: int | None = None
-    split: Split = "sealed"
+    split: Split | None = None
+    """None: sealed wells."""
     name: str | None = None
 
 
@@ -74,10 +76,9 @@ def create_boxes(home: Home, assay: Assay, options: BoxOptions, tell: Tell) -> C
     folder = new_folder(home.settings.home, "boxes", options.name, assay.name)
     check_experts(home, experts)
     home.store.assays.get(assay.name)
-    items = items_of_split(home, assay.name, options.split)
-    count = how_many(
-        options.images, PAPER_IMAGES, len(items), f"split {options.split} of assay {assay.name!r}"
-    )
+    split = options.split or DEFAULT_SPLIT
+    items = items_of_split(home, assay.name, split)
+    count = how_many(options.images, PAPER_IMAGES, len(items), f"split {split} of assay {assay.name!r}")
     seed = number_of_seed(options.seed)
     rng = np.random.default_rng(seed)
     set_of = dict(zip(experts, assign_experts(experts, options.sets), strict=True))
@@ -107,7 +108,7 @@ def create_boxes(home: Home, assay: Assay, options: BoxOptions, tell: Tell) -> C
     design: dict[str, Any] = {
         "name": folder.name,
         "assay": assay.name,
-        "split": options.split,
+        "split": split,
         "seed": seed,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "experts": set_of,

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -105,7 +106,7 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
     for column in columns:
         drawn.add_column(column)
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*map(escape, row))  # a name may hold what rich takes for markup
     return drawn
 
 

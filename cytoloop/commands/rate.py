@@ -21,6 +21,7 @@ from cytoloop.adapters.images import read_image, read_mask
 from cytoloop.adapters.plates import read_plate
 from cytoloop.commands.home import Home
 from cytoloop.commands.study import (
+    DEFAULT_SPLIT,
     DESIGN,
     CreatedStudy,
     Tell,
@@ -84,7 +85,8 @@ class RateOptions:
     experts: tuple[str, ...] = ()
     """E-mails of Label Studio users, or names; default: four names, the paper's design."""
     seed: int | None = None
-    split: Split = "sealed"
+    split: Split | None = None
+    """Of the home; None: sealed wells. A folder has no splits."""
     name: str | None = None
     image_dir: Path | None = None
     """A plate instead of the store's images, with ``masks``."""
@@ -131,7 +133,7 @@ def create_rating(home: Home, assay: Assay, options: RateOptions, tell: Tell) ->
     document = {
         "name": folder.name,
         "assay": assay.name,
-        "split": None if options.image_dir else options.split,
+        "split": None if options.image_dir else options.split or DEFAULT_SPLIT,
         "seed": seed,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         **design.to_dict(),
@@ -260,10 +262,10 @@ def _from_store(home: Home, assay: Assay, options: RateOptions) -> _Source:
 
     return _Source(
         records={record.image_id: record for record in records},
-        items=items_of_split(home, assay.name, options.split),
+        items=items_of_split(home, assay.name, options.split or DEFAULT_SPLIT),
         methods=methods,
         ranges_of=lambda record, image_CHW: _ranges(assay, record, image_CHW, of_plate),
-        where=f"split {options.split} of assay {assay.name!r}",
+        where=f"split {options.split or DEFAULT_SPLIT} of assay {assay.name!r}",
     )
 
 
@@ -275,6 +277,10 @@ def _from_folders(assay: Assay, options: RateOptions) -> _Source:
     assert options.image_dir is not None
     if options.a or options.b:
         raise ConfigError("--a and --b name versions of the home; with --image-dir expected --masks alone")
+    if options.split:
+        raise ConfigError(
+            "--split names wells of the home; with --image-dir all images of the folder are drawn from"
+        )
     names = [name for name, _ in options.masks]
     if len(names) != 2 or len(set(names)) != 2:
         raise ConfigError(f"--masks {', '.join(names) or '(none)'}: expected two, name=DIR with two names")

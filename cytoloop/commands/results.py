@@ -8,17 +8,19 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from cytoloop.adapters.assays import load_assay
 from cytoloop.commands.simulate_plate import simulate_plate_command
 from cytoloop.commands.weak_label import PROVENANCE, weak_label_command
 from cytoloop.domain.assay import Assay, Teacher
+from cytoloop.domain.cip import CODE_VERSION, recipe_digest
 from cytoloop.domain.errors import ConfigError, InputError
 from trainer.results.datasets import BUILDERS, REFERENCE_SEED, REFERENCE_WELLS, Dataset, open_dataset
 from trainer.results.page import write_page
 from trainer.results.plan import Run, plan
-from trainer.results.running import Places, committee_folder, perform
-from trainer.results.summary import Study
+from trainer.results.running import Places, committee_folder, finished, perform
+from trainer.results.summary import Study, has_cip
 
 Tell = Callable[[str, int, int], None]
 
@@ -79,8 +81,12 @@ def results_command(options: ResultsOptions, tell: Tell) -> ResultsSummary:
     stages = plan([(d.name, len(d.folds)) for d in datasets], options.seeds, paper=options.paper)
     if not options.so_far:
         _perform_all(stages, {d.name: d for d in datasets}, options, tell)
-    found_runs = {d.name: _documents(d.name, stages, Places(out=options.out)) for d in datasets}
-    studies = [(d, Study(found_runs[d.name], len(d.folds))) for d in datasets if found_runs[d.name]]
+    found_runs = {d.name: _documents(d, stages, Places(out=options.out)) for d in datasets}
+    studies = [
+        (d, Study(found_runs[d.name], len(d.folds)))
+        for d in datasets
+        if has_cip(found_runs[d.name], len(d.folds))
+    ]
     page, *figures = write_page(options.page, studies, _command(options))
     return ResultsSummary(
         page=page,
@@ -139,7 +145,9 @@ COMMITTEE = (
 def _weak_label(
     plate: Path, out: Path, assay: Assay, workers: int, progress: Callable[[int, int], None]
 ) -> None:
-    if not (out / PROVENANCE).is_file():  # written last
+    path = out / PROVENANCE  # written last
+    made = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if (made.get("recipe_digest"), made.get("code_version")) != (recipe_digest(assay.cip), CODE_VERSION):
         weak_label_command(plate, out, assay, workers, progress)
 
 
@@ -150,7 +158,7 @@ def _perform_all(
     places = Places(out=options.out)
     done = 0
     for stage in stages:
-        todo = [run for run in stage if not places.document(run).is_file()]
+        todo = [run for run in stage if finished(run, datasets[run.dataset], places) is None]
         done += len(stage) - len(todo)
         tell("runs", done, total)
         for _ in _finished(todo, datasets, places, options):
@@ -194,13 +202,9 @@ def _perform_one(run: Run, plate: Path, weak: Path, places: Places, device: str)
     return run
 
 
-def _documents(name: str, stages: Sequence[Sequence[Run]], places: Places) -> list[dict[str, object]]:
-    return [
-        json.loads(places.document(run).read_text(encoding="utf-8"))
-        for stage in stages
-        for run in stage
-        if run.dataset == name and places.document(run).is_file()
-    ]
+def _documents(dataset: Dataset, stages: Sequence[Sequence[Run]], places: Places) -> list[dict[str, Any]]:
+    runs = (run for stage in stages for run in stage if run.dataset == dataset.name)
+    return [done for run in runs if (done := finished(run, dataset, places)) is not None]
 
 
 def _command(options: ResultsOptions) -> str:

@@ -89,6 +89,10 @@ def new_folder(home: Path, kind: Kind, name: str | None, assay: str) -> Path:
     return folder
 
 
+DEFAULT_SPLIT: Split = "sealed"
+"""Wells that a study with people looks at: nothing learned from them, nothing was chosen by them."""
+
+
 def items_of_split(home: Home, assay: str, split: Split) -> list[Item]:
     """Every item of a split of the home."""
     wanted = {record.image_id for record in home.store.images.all(assay, [split])}

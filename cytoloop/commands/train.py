@@ -21,9 +21,9 @@ from cytoloop.domain.types import ImageRecord, Method, check_label_mask
 from cytoloop.nn.checkpoint import remove_checkpoint
 from cytoloop.nn.dataset import TrainingItem
 from cytoloop.nn.fit import EpochReport, FitResult, TrainConfig, fit
-from cytoloop.nn.weights import load_weights
 from cytoloop.pipeline.training import (
     WEAK_VALIDATION_IMAGES,
+    base_model,
     fed_items,
     history_document,
     sources_document,
@@ -112,7 +112,8 @@ def train_from_store(home: Home, assay: Assay, options: TrainOptions, progress: 
 def train_from_folders(
     assay: Assay, options: TrainOptions, progress: Progress, reading: Counted | None = None
 ) -> TrainSummary:
-    """Train on folders alone; wells are split by the preset's shares, else as the store would.
+    """Train on folders alone; wells are split by the preset's shares, else as a store that sees
+    them first would. A plate that a store holds already may be split otherwise there.
 
     A run that was killed leaves ``out/checkpoint``, from which the same run goes on.
 
@@ -175,13 +176,13 @@ def train_from_folders(
             read_image(record, assay), None, weak, 1.0, confidence, assay.cip.agreement
         )
     ]
-    config = preset(options.preset, options.method, assay, options.seed, is_validated=bool(clean))
+    config = preset(options.preset, options.method, assay, options.seed)
     result = fit(
         config,
         _ReadWhenAsked(taught, config, options.method, assay, reading),
         validate=validation_score(clean, config, options.device),
         validate_weak=weak_validation_score(weak_items, config, options.device),
-        initial=load_weights(options.base).model if options.base else None,
+        initial=None if options.base is None else base_model(options.base, config),
         device=options.device,
         progress=progress,
         checkpoint=options.out / CHECKPOINT,

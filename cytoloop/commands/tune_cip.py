@@ -90,7 +90,9 @@ def tune_from_store(
 def tune_from_folders(
     assay: Assay, options: TuneOptions, reading: Count | None = None, progress: Progress | None = None
 ) -> TuneSummary:
-    """Tune on folders alone; wells are split as the store would split them.
+    """Tune on folders alone; wells are split as a store that sees them first would split them.
+
+    A plate that a store holds already may be split otherwise there: tune it from the store.
 
     Raises
     ------

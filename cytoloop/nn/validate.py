@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from cytoloop.domain.assay import IGNORE
-from cytoloop.domain.metrics import confusion_matrix, pixel_metrics
+from cytoloop.domain.metrics import confusion_matrix, mean_ignoring_nan
+from cytoloop.domain.metrics.intervals import iou_of_present
 from cytoloop.nn.device import choose_device, computing_in
 from cytoloop.nn.normalisation import normalise
 from cytoloop.nn.train_config import TrainConfig
@@ -28,6 +29,9 @@ def mean_iou_score(
     labelled: Sequence[tuple[NDArray[Any], NDArray[np.uint8]]], config: TrainConfig, device: str
 ) -> Callable[[UNet], float] | None:
     """Mean IoU on labelled images, as a function of the network; None if nobody looked at any pixel.
+
+    Over the classes that the masks hold: a single stray pixel of a class that occurs in none would
+    otherwise take 1 / K from the score, and choose the epoch.
 
     Asked after every epoch, so images are normalised once, and only what was looked at goes through the
     network, with as much around it as an answer depends on.
@@ -50,7 +54,7 @@ def mean_iou_score(
             with torch.inference_mode(), computing_in(config.precision, target):
                 pred_HW = model(image_1CHW)[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
             total += confusion_matrix(mask_HW, pred_HW, class_count)
-        return float(pixel_metrics(total).mean_iou)
+        return float(mean_ignoring_nan(iou_of_present(total)))
 
     return score
 

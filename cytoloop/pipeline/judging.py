@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cytoloop.adapters.images import read_image
 from cytoloop.adapters.store import Store, StoredCorrection
-from cytoloop.domain.assay import Assay
+from cytoloop.domain.assay import Assay, Cip
 from cytoloop.domain.cip import make_weak_label
 from cytoloop.domain.metrics import Calibration, calibration_of
 from cytoloop.domain.scoring import entropy
@@ -99,14 +99,14 @@ def doubt_maps(
     return doubts
 
 
-def recipe_seconds(assay: Assay, records: Iterable[ImageRecord]) -> list[float]:
-    """Seconds the assay's CIP takes for each image, reading included.
+def recipe_seconds(assay: Assay, cip: Cip, records: Iterable[ImageRecord]) -> list[float]:
+    """Seconds a CIP takes for each image of an assay, reading included.
 
     The recipe is run anew: a stored weak label would only tell how fast a file is read.
     """
     seconds = []
     for record in records:
         begun = perf_counter()
-        make_weak_label(read_image(record, assay), record.image_key, assay.cip)
+        make_weak_label(read_image(record, assay), record.image_key, cip)
         seconds.append(perf_counter() - begun)
     return seconds

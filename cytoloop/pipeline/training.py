@@ -17,6 +17,7 @@ from cytoloop.adapters.store import Store
 from cytoloop.domain.assay import IGNORE, Assay
 from cytoloop.domain.cip import CODE_VERSION, recipe_digest
 from cytoloop.domain.digest import digest_of
+from cytoloop.domain.errors import ConfigError
 from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.types import Method, ModelVersion, TrainingSnapshot
 from cytoloop.nn.checkpoint import CHECKPOINT_FILE, CheckpointRefused, remove_checkpoint
@@ -109,14 +110,33 @@ def fed_items(
     return fed
 
 
+def base_model(folder: Path, config: TrainConfig, digest: str | None = None) -> UNet:
+    """The network a run goes on from.
+
+    Raises
+    ------
+    ConfigError
+        If it learned under another normalisation: it would see other images than it knows.
+    """
+    loaded = load_weights(folder, digest)
+    if loaded.normalisation != config.normalisation:
+        raise ConfigError(
+            f"{folder}: learned with {loaded.normalisation}, expected {config.normalisation}; train a new CDL first"
+        )
+    return loaded.model
+
+
 def sources_document(result: FitResult, config: TrainConfig, method: Method) -> dict[str, Any]:
     """What weak labels and corrections each had of a run: plain values, stored with the version.
 
     ``loss_share`` is the expected share of the summed weight of all crops (or whole items), hence of the
     gradient: the loss is a mean over the pixels of each, so that pixels do not count twice.
     """
-    names = ("weak",) if method == "cdl" else ("corrections", "weak")
-    named = dict(zip(names, result.sources, strict=False))
+    # by weight, not by place: a joint run may find no correction it can use
+    named = {
+        "corrections" if method != "cdl" and source.weight == 1.0 else "weak": source
+        for source in result.sources
+    }
     return {**{name: asdict(source) for name, source in named.items()}, "trusted_share": config.trusted_share}
 
 
@@ -159,7 +179,7 @@ def train_version(
     items, clean = training_items(store, assay, snapshot, weak_weight)
     initial = None
     if base is not None:
-        initial = load_weights(registry.folder(base.version), base.digest).model
+        initial = base_model(registry.folder(base.version), config, base.digest)
     checkpoint = _run_folder(store, snapshot, config, base)
 
     def train() -> FitResult:

@@ -28,7 +28,8 @@ from cytoloop.domain.cip import effective_parameters, recipe_of
 from cytoloop.domain.cip.operators import use_one_thread
 from cytoloop.domain.cip.recipe import Range, Recipe
 from cytoloop.domain.errors import StateError
-from cytoloop.domain.metrics import confusion_matrix, pixel_metrics
+from cytoloop.domain.metrics import confusion_matrix, mean_ignoring_nan
+from cytoloop.domain.metrics.intervals import iou_of_present
 from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.types import ImageRecord
 from cytoloop.pipeline.weak_labels import illumination_of
@@ -240,7 +241,7 @@ def _search(
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
     space = {name: _distribution(span) for name, span in searched.items()}
     start = {name: present[name] for name in searched}
-    if all(span.low <= start[name] <= span.high for name, span in searched.items()):
+    if all(_is_within(start[name], span) for name, span in searched.items()):
         # What is known already: the search goes on from there.
         study.add_trial(optuna.trial.create_trial(params=start, distributions=space, value=base.mean_iou))
     tried = []
@@ -263,6 +264,10 @@ def _finalists(
     """The settings most above the present one on training wells; one below it could win by chance alone."""
     above = [one for one in tried if one[1].mean_iou > base.mean_iou]
     return sorted(above, key=lambda one: -one[1].mean_iou)[:FINALISTS]
+
+
+def _is_within(value: float, span: Range) -> bool:
+    return span.low <= value <= span.high and (not span.integer or float(value).is_integer())
 
 
 def _distribution(span: Range) -> BaseDistribution:
@@ -352,5 +357,6 @@ def judging(recipe: Recipe, fields: Sequence[CorrectedField], workers: int) -> I
 
 
 def _judgement(confusion_KK: NDArray[np.int64]) -> Judgement:
-    metrics = pixel_metrics(confusion_KK)
-    return Judgement(mean_iou=metrics.mean_iou, class_iou=tuple(metrics.iou_K.tolist()))
+    # over the classes that the corrections hold: else a setting is rewarded for never finding the others
+    iou_K = iou_of_present(confusion_KK)
+    return Judgement(mean_iou=float(mean_ignoring_nan(iou_K)), class_iou=tuple(iou_K.tolist()))

@@ -18,6 +18,7 @@ from cytoloop.domain.errors import LabelStudioUnavailable
 from cytoloop.domain.scoring import soften
 from cytoloop.domain.types import ImageRecord, Item, ModelVersion, Split
 from cytoloop.domain.worklist import QueuePolicy
+from cytoloop.nn.normalisation import Normalisation
 from cytoloop.pipeline.predictors import Predictor, load_predictor
 from trainer.cycle import Cycle, CycleOutcome, CyclePolicy
 from trainer.presets import smoke
@@ -51,6 +52,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         return replace(smoke(method, assay, seed), crop=32, batch=2, epochs=1, steps_per_epoch=2)
 
     monkeypatch.setattr(trainer.runs, "preset", preset)
+    monkeypatch.setattr(trainer.cycle, "preset", preset)
 
 
 class Said:
@@ -275,6 +277,22 @@ def test_many_more_weak_labels_make_a_new_base(tiny: Tiny, quick: None, tmp_path
     assert run(tiny).trained == []
 
 
+def test_another_normalisation_makes_a_new_base(
+    tiny: Tiny, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A joint model that went on from the old one would be shown other images than its base knew."""
+    assert methods(run(tiny, POLICY)) == ["cdl"]
+    before = trainer.runs.preset
+
+    def softened(*args: Any, **rest: Any) -> Any:
+        return replace(before(*args, **rest), normalisation=Normalisation(softness=10))
+
+    monkeypatch.setattr(trainer.runs, "preset", softened)
+    monkeypatch.setattr(trainer.cycle, "preset", softened)
+    assert methods(run(tiny, POLICY)) == ["cdl"]
+    assert run(tiny, POLICY).trained == []
+
+
 def test_another_teacher_or_another_agreement_makes_a_new_base(tiny: Tiny, quick: None) -> None:
     run(tiny)
     cip = replace(tiny.assay.cip, teachers=(Teacher(parameters={"cell_sigma": 3}),))
@@ -401,17 +419,15 @@ def test_a_cycle_whose_publication_is_cut_off_leaves_the_old_version_in_force(
     check_in_force(tiny, outcome.active_after)
 
 
-def test_a_cycle_that_finishes_an_earlier_publication_knows_who_serves(
-    tiny: Tiny, said: Said, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cycle_that_finishes_an_earlier_publication_knows_who_serves(tiny: Tiny, said: Said) -> None:
     said.by_method = {"cdl": said.nothing, "joint": said.truth}
     correct_all_splits(tiny)
-    monkeypatch.setattr(tiny.studio, "delete_model_version", _refuse)
     activate = tiny.store.models.activate
-    monkeypatch.setattr(tiny.store.models, "activate", _refuse)
-    with pytest.raises(LabelStudioUnavailable):
-        run(tiny)
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr(tiny.studio, "delete_model_version", _refuse)
+        broken.setattr(tiny.store.models, "activate", _refuse)
+        with pytest.raises(LabelStudioUnavailable):
+            run(tiny)
     assert tiny.store.models.activate == activate
     outcome = run(tiny)
     (joint,) = (m.version for m in tiny.store.models.all(tiny.name) if m.method == "joint")

@@ -10,20 +10,18 @@ from cytoloop.domain.errors import ConfigError
 from cytoloop.domain.types import Method
 from cytoloop.nn.dataset import TrainingItem
 from cytoloop.nn.fit import TrainConfig, fit, learning_rate
-from trainer.presets import PRESETS, WEAK_WEIGHT, paper, preset, split_shares
+from cytoloop.nn.normalisation import Normalisation
+from trainer.presets import PRESETS, WEAK_WEIGHT, is_trained_as, paper, preset, split_shares
 
 LEARNED: tuple[Method, ...] = ("cdl", "mdl", "joint")
 
 
-@pytest.mark.parametrize("is_validated", [True, False])
 @pytest.mark.parametrize("method", LEARNED)
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("assay_name", ["rosella", "cells2ch", "nuclei"])
-def test_every_preset_fits_every_shipped_assay(
-    assay_name: str, name: str, method: Method, is_validated: bool
-) -> None:
+def test_every_preset_fits_every_shipped_assay(assay_name: str, name: str, method: Method) -> None:
     assay = load_assay(assay_name)
-    config = preset(name, method, assay, 5, is_validated=is_validated)
+    config = preset(name, method, assay, 5)
     assert config.network.in_channels == len(assay.channels)
     assert config.network.class_count == assay.class_count
     assert config.seed == 5
@@ -33,8 +31,8 @@ def test_every_preset_fits_every_shipped_assay(
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_joint_model_can_go_on_from_the_cdl_of_its_preset(name: str) -> None:
     assay = load_assay("rosella")
-    cdl = preset(name, "cdl", assay, 0, is_validated=False)
-    joint = preset(name, "joint", assay, 0, is_validated=True)
+    cdl = preset(name, "cdl", assay, 0)
+    joint = preset(name, "joint", assay, 0)
     assert cdl.network == joint.network
     assert cdl.normalisation == joint.normalisation
     assert cdl.trusted_share is None
@@ -42,23 +40,31 @@ def test_a_joint_model_can_go_on_from_the_cdl_of_its_preset(name: str) -> None:
         assert joint.trusted_share is not None, "corrections are seen more often than weak labels"
 
 
-def test_a_cdl_stops_by_clean_items_where_there_are_any_else_by_its_teacher() -> None:
+def test_a_cdl_may_stop_and_models_of_corrections_run_to_the_end() -> None:
     assay = load_assay("rosella")
-    blind = preset("fast", "cdl", assay, 0, is_validated=False)
-    watched = preset("fast", "cdl", assay, 0, is_validated=True)
-    assert blind.stop_gain is not None
-    assert blind.patience is None
-    assert watched.stop_gain is None
-    assert watched.patience is not None
-    for config in (blind, watched):
-        assert config.schedule == "constant", "a cycle that is cut short ends at its peak"
+    cdl = preset("fast", "cdl", assay, 0)
+    assert cdl.patience is not None
+    assert cdl.stop_gain is not None
+    assert cdl.schedule == "constant", "a cycle that is cut short ends at its peak"
+    for method in ("mdl", "joint"):
+        config = preset("fast", method, assay, 0)
+        assert (config.patience, config.stop_gain, config.schedule) == (None, None, "one_cycle")
+
+
+def test_a_stored_run_is_known_again_whatever_its_seed_and_machine() -> None:
+    assay = load_assay("rosella")
+    config = preset("fast", "cdl", assay, 0)
+    other = replace(config, seed=7, precision="float32")
+    assert is_trained_as(other.to_dict(), config)
+    assert not is_trained_as(replace(config, normalisation=Normalisation(softness=3)).to_dict(), config)
+    assert not is_trained_as({**config.to_dict(), "momentums": 1}, config)
 
 
 def test_an_assays_normalisation_reaches_training_and_the_weights() -> None:
     assay = load_assay("cells2ch")
-    assert preset("fast", "mdl", assay, 0, is_validated=True).normalisation.softness == 10
-    assert preset("paper", "mdl", assay, 0, is_validated=True).normalisation.softness == 10
-    assert preset("fast", "mdl", load_assay("rosella"), 0, is_validated=True).normalisation.softness == 0
+    assert preset("fast", "mdl", assay, 0).normalisation.softness == 10
+    assert preset("paper", "mdl", assay, 0).normalisation.softness == 10
+    assert preset("fast", "mdl", load_assay("rosella"), 0).normalisation.softness == 0
 
 
 def test_an_mdl_learns_nothing_from_weak_labels() -> None:
@@ -68,12 +74,12 @@ def test_an_mdl_learns_nothing_from_weak_labels() -> None:
 
 def test_an_unknown_preset_names_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="'slow': expected one of fast, paper, smoke"):
-        preset("slow", "cdl", load_assay("rosella"), 0, is_validated=False)
+        preset("slow", "cdl", load_assay("rosella"), 0)
 
 
 @pytest.mark.parametrize(("method", "rate"), [("cdl", 0.002), ("mdl", 0.001)])
 def test_paper_is_the_papers_table(method: Method, rate: float) -> None:
-    config = preset("paper", method, load_assay("rosella"), 0, is_validated=True)
+    config = preset("paper", method, load_assay("rosella"), 0)
     assert (config.optimiser, config.momentum, config.weight_decay) == ("sgd", 0.9, 0.001)
     assert [learning_rate(config, 100 * epoch, 100) for epoch in (0, 2, 3, 14)] == pytest.approx(
         [rate, rate, 0.8 * rate, 0.8**4 * rate]

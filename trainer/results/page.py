@@ -187,7 +187,7 @@ def _remedies(study: Study, results: Mapping[Arm, ArmResult]) -> list[str]:
         markdown_table(["CDL trained with", "mean IoU (95 %)", "against `fast`"], rows),
     ]
     paper = Arm(method="mdl", variant="paper")
-    if paper in results:
+    if paper in results and FULL in results:
         parts.append(
             f"The paper’s own MDL, on all corrected items: {told(results[paper].mean_iou)} "
             f"({results[paper].train_s / 60:.0f} min on one core); the preset `fast`: {told(results[FULL].mean_iou)} "

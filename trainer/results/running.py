@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cytoloop.adapters.images import read_image, read_mask, write_atomically
 from cytoloop.domain.assay import IGNORE, Assay
+from cytoloop.domain.digest import digest_of
 from cytoloop.domain.metrics import ImageMetrics, judge, number_or_none, summarise
 from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.types import ImageRecord
@@ -25,13 +26,20 @@ from cytoloop.nn.fit import EpochReport, FitResult, TrainConfig, fit
 from cytoloop.nn.predict import predict_prob
 from cytoloop.nn.unet import UNet
 from cytoloop.nn.weights import load_weights
-from cytoloop.pipeline.training import validation_score, weak_validation_score, write_weights
+from cytoloop.pipeline.training import (
+    fed_items,
+    validation_score,
+    weak_validation_score,
+    write_weights,
+)
 from cytoloop.pipeline.training_data import CleanImage, learning_items
 from trainer.presets import WEAK_WEIGHT, preset
 from trainer.results.datasets import Dataset, Fold
 from trainer.results.plan import Run
 
 WEAK_VALIDATION_IMAGES = 8
+PROVENANCE = "provenance.json"
+"""What ``cytoloop weak-label`` leaves beside its masks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +57,10 @@ class Places:
         return self.out / "weights" / run.key
 
 
-def config_of(run: Run, assay: Assay, *, is_validated: bool) -> TrainConfig:
+def config_of(run: Run, assay: Assay) -> TrainConfig:
     """Numbers of a run: the preset ``fast``, or what a variant changes in it."""
     name = "paper" if run.variant == "paper" else "fast"
-    config = preset(name, run.method, assay, run.seed, is_validated=is_validated)
+    config = preset(name, run.method, assay, run.seed)
     if run.variant == "dice":
         return replace(config, dice_share=1.0, cross_entropy_share=1.0)
     if run.variant == "no-average":
@@ -64,6 +72,36 @@ def config_of(run: Run, assay: Assay, *, is_validated: bool) -> TrainConfig:
     return config
 
 
+def identity_of(run: Run, dataset: Dataset) -> str:
+    """Digest of what decides a run: its numbers and its weak labels. Another digest, another run.
+
+    But for the precision, which is the machine's.
+    """
+    weak = committee_folder(dataset.weak) if run.variant in AGREEMENT else dataset.weak
+    provenance = json.loads((weak / PROVENANCE).read_text(encoding="utf-8"))
+    train = None
+    if run.method != "cip":
+        train = replace(config_of(run, dataset.assay), precision="float32").to_dict()
+    return digest_of(
+        {
+            "train": train,
+            "weak_weight": WEAK_WEIGHT.get(run.method),
+            "agreement": AGREEMENT.get(run.variant, 0.0),
+            "recipe": provenance["recipe_digest"],
+            "code": provenance["code_version"],
+        }
+    )
+
+
+def finished(run: Run, dataset: Dataset, places: Places) -> dict[str, Any] | None:
+    """The document of a run that was done as it would be done now; None if there is none."""
+    path = places.document(run)
+    if not path.is_file():
+        return None
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document if document.get("identity") == identity_of(run, dataset) else None
+
+
 def perform(
     run: Run,
     dataset: Dataset,
@@ -73,9 +111,9 @@ def perform(
 ) -> dict[str, Any]:
     """Do a run and write its document; one that was done before is read back."""
     path = places.document(run)
-    if path.is_file():
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return document
+    done = finished(run, dataset, places)
+    if done is not None:
+        return done
     begun = time.perf_counter()
     fold, assay = dataset.folds[run.fold], dataset.assay
     result: FitResult | None = None
@@ -99,6 +137,7 @@ def perform(
     evaluation.pop("images")
     document = {
         "run": asdict(run),
+        "identity": identity_of(run, dataset),
         "train_s": trained_s if result is not None else 0.0,
         "predict_s": time.perf_counter() - begun - trained_s,
         "history": [] if result is None else [asdict(epoch) for epoch in result.history],
@@ -146,7 +185,7 @@ def _train(
     is_curve = run.variant == "teacher-curve"
     has_clean = run.variant not in ("last-epoch", "stopped", "paper") and not is_curve
     clean = _one_tile_each(fold.validation, assay, dataset.truth) if has_clean else []
-    config = config_of(run, assay, is_validated=bool(clean))
+    config = config_of(run, assay)
     weak_validation = [
         TrainingItem(image_CHW=image.image_CHW, mask_HW=image.truth_HW)
         for image in _one_tile_each(fold.validation, assay, dataset.weak_label)[:WEAK_VALIDATION_IMAGES]
@@ -159,7 +198,7 @@ def _train(
     base = run.base
     result = fit(
         config,
-        _items(run, dataset),
+        fed_items(_items(run, dataset), config, run.method, assay.tiling),
         validate=validation_score(clean, config, device),
         validate_weak=weak_validation_score(weak_validation, config, device),
         initial=None if base is None else load_weights(places.weights(base)).model,

@@ -67,6 +67,11 @@ class ArmResult:
     """Median seconds a run, one thread."""
 
 
+def has_cip(documents: Iterable[Document], folds: int) -> bool:
+    """Whether the CIP was judged on every fold: without it there is nothing to compare with."""
+    return len([one for one in documents if one["run"]["method"] == "cip"]) == folds
+
+
 class Study:
     """The finished runs of one data set.
 

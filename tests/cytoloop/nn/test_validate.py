@@ -40,3 +40,22 @@ def test_only_what_was_looked_at_goes_through_the_network() -> None:
     assert score is not None
     score(Watched(CONFIG.network))
     assert sizes == [(68, 378 - 248)]
+
+
+def test_a_class_that_no_mask_holds_chooses_nothing() -> None:
+    """The truth has classes 0 and 1; a network of weights 0 calls every pixel what its biases say."""
+    model = UNet(CONFIG.network)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.head.bias[0] = 1.0
+    mask = np.zeros((32, 32), np.uint8)
+    mask[:16] = 1
+    score = mean_iou_score([(np.zeros((1, 32, 32)), mask)], CONFIG, "cpu")
+    assert score is not None
+    assert score(model) == pytest.approx((0.5 + 0.0) / 2), (
+        "all background: half of it right, class 2 not asked"
+    )
+    with torch.no_grad():
+        model.head.bias[2] = 2.0
+    assert score(model) == pytest.approx(0.0), "stray pixels count against the classes they lie in"

@@ -93,7 +93,7 @@ def test_the_recipe_is_timed_by_running_it(home: SmallHome, monkeypatch: pytest.
     run: list[str] = []
     monkeypatch.setattr(judging, "make_weak_label", lambda image, key, cip: run.append(key))
     records = home.store.images.all(home.assay.name)[:2]
-    seconds = recipe_seconds(home.assay, records)
+    seconds = recipe_seconds(home.assay, home.assay.cip, records)
     assert run == [record.image_key for record in records]
     assert len(seconds) == 2
     assert min(seconds) > 0

@@ -64,9 +64,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        running, "preset", lambda name, method, assay, seed, *, is_validated: smoke(method, assay, seed)
-    )
+    monkeypatch.setattr(running, "preset", lambda name, method, assay, seed: smoke(method, assay, seed))
 
 
 def test_a_small_draw_of_corrections_is_part_of_a_larger_one(dataset: Dataset) -> None:
@@ -97,15 +95,13 @@ def test_corrections_are_the_truth(dataset: Dataset) -> None:
 
 def test_variants_change_one_thing(dataset: Dataset) -> None:
     run = Run(dataset="tiny", fold=0, seed=0, method="cdl")
-    fast = config_of(run, dataset.assay, is_validated=True)
-    assert config_of(replace(run, variant="no-average"), dataset.assay, is_validated=True) == replace(
-        fast, average_decay=None
-    )
-    dice = config_of(replace(run, variant="dice"), dataset.assay, is_validated=True)
+    fast = config_of(run, dataset.assay)
+    assert config_of(replace(run, variant="no-average"), dataset.assay) == replace(fast, average_decay=None)
+    dice = config_of(replace(run, variant="dice"), dataset.assay)
     assert (dice.dice_share, dice.cross_entropy_share) == (1.0, 1.0)
-    last = config_of(replace(run, variant="last-epoch"), dataset.assay, is_validated=False)
+    last = config_of(replace(run, variant="last-epoch"), dataset.assay)
     assert (last.stop_gain, last.patience) == (None, None)
-    stopped = config_of(replace(run, variant="stopped"), dataset.assay, is_validated=False)
+    stopped = config_of(replace(run, variant="stopped"), dataset.assay)
     assert stopped.stop_gain is not None
 
 
@@ -155,3 +151,22 @@ def test_a_run_that_was_done_is_read_and_not_done_again(dataset: Dataset, tmp_pa
     path = places.document(run)
     path.write_text(json.dumps({**first, "train_s": 123.0}), encoding="utf-8")
     assert perform(run, dataset, places, "cpu")["train_s"] == 123.0
+    path.write_text(json.dumps({**first, "train_s": 123.0, "identity": "other numbers"}), encoding="utf-8")
+    assert perform(run, dataset, places, "cpu")["train_s"] == 0.0
+
+
+def test_the_papers_mdl_sees_quarters(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen = {}
+
+    def stop(config, items, **rest):  # type: ignore[no-untyped-def]
+        seen["areas"] = [item.area for item in items]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "fit", stop)
+    run = Run(dataset="tiny", fold=0, seed=0, method="mdl", variant="paper")
+    with pytest.raises(KeyboardInterrupt):
+        perform(run, dataset, Places(out=tmp_path), "cpu")
+    assert len(seen["areas"]) == 4 * 4
+    assert all(area is not None for area in seen["areas"])

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.lines import Line2D
 
 from trainer.report import PAPER_MINUTES, HumanTime, RatingStudy
 from trainer.report.figures.style import BAR_COLOURS, INK, MARKERS, drawing, svg_text
@@ -97,6 +98,7 @@ def rating_violins(study: RatingStudy, labels: Mapping[str, str]) -> str | None:
                 mean = float(np.mean(values[method]))
                 axes.plot((mean, mean), (place - 0.42, place + 0.42), color=INK, linewidth=1.8)
                 axes.text(mean, place - 0.44, f"mean {mean:.1f}", ha="center", va="bottom", fontsize=8.5)
+        handles: list[Line2D] = []
         rng = np.random.default_rng(0)  # where points lie within a violin means nothing
         for number, expert in enumerate(experts):
             told = [
@@ -105,10 +107,10 @@ def rating_violins(study: RatingStudy, labels: Mapping[str, str]) -> str | None:
                 if one.expert == expert
                 for value in one.values
             ]
-            axes.plot(
+            handles += axes.plot(
                 [value + rng.uniform(-0.13, 0.13) for _, value in told],
                 [methods.index(method) + rng.uniform(-0.2, 0.2) for method, _ in told],
-                linestyle="none", marker=MARKERS[number % len(MARKERS)], markersize=4, label=expert,
+                linestyle="none", marker=MARKERS[number % len(MARKERS)], markersize=4,
                 markerfacecolor="white", markeredgecolor=INK, markeredgewidth=0.8, alpha=0.9,
             )  # fmt: skip
         axes.set_yticks((0, 1), [fill(labels.get(m, m), 18) for m in methods])
@@ -117,7 +119,8 @@ def rating_violins(study: RatingStudy, labels: Mapping[str, str]) -> str | None:
         axes.set_xticks(range(1, 11))
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("rating (1 useless … 10 nothing to correct)")
-        figure.legend(loc="outside upper left", ncols=1, fontsize=8.5)
+        # named one by one: by itself matplotlib leaves out who is called _something
+        figure.legend(handles, experts, loc="outside upper left", ncols=1, fontsize=8.5)
         return svg_text(figure)
 
 
