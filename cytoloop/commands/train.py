@@ -28,6 +28,7 @@ from cytoloop.pipeline.training import (
     history_document,
     sources_document,
     spread,
+    validation_digest,
     validation_score,
     weak_validation_score,
     write_weights,
@@ -186,6 +187,7 @@ def train_from_folders(
         device=options.device,
         progress=progress,
         checkpoint=options.out / CHECKPOINT,
+        validation_digest=validation_digest(clean, weak_items),
     )
     digest = write_weights(options.out, result, config)
     remove_checkpoint(options.out / CHECKPOINT)

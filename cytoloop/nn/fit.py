@@ -87,6 +87,7 @@ def fit(
     progress: Callable[[EpochReport], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     checkpoint: Path | None = None,
+    validation_digest: str = "",
 ) -> FitResult:
     """Train a network on weak labels, corrections, or both.
 
@@ -121,6 +122,9 @@ def fit(
         very weights of a run that was never interrupted. The caller removes it
         (:func:`cytoloop.nn.checkpoint.remove_checkpoint`) once the weights are safe.
 
+    validation_digest : str
+        Of what the two validations look at: a checkpoint that was scored on other masks is refused.
+
     Returns
     -------
     FitResult
@@ -150,6 +154,7 @@ def fit(
             "items": sampler.digest(),
             "initial": None if initial is None else state_digest(initial),
             "validated": validate is not None,
+            "validation": validation_digest,
         }
         found = load_checkpoint(checkpoint, identity)
         if found is not None:

@@ -16,7 +16,7 @@ from cytoloop.adapters.registry import Registry
 from cytoloop.adapters.store import Store
 from cytoloop.domain.assay import IGNORE, Assay
 from cytoloop.domain.cip import CODE_VERSION, recipe_digest
-from cytoloop.domain.digest import digest_of
+from cytoloop.domain.digest import digest_of, digest_of_pixels
 from cytoloop.domain.errors import ConfigError
 from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.types import Method, ModelVersion, TrainingSnapshot
@@ -56,6 +56,12 @@ def weak_validation_score(
 ) -> Callable[[UNet], float] | None:
     """Mean IoU against the weak labels of images of validation wells, likewise; tells, never chooses."""
     return mean_iou_score([(item.image_CHW, item.mask_HW) for item in weak], config, device)
+
+
+def validation_digest(clean: Sequence[CleanImage], weak: Sequence[TrainingItem]) -> str:
+    """SHA-256 (hex) of the masks that the two validations look at."""
+    masks = [image.truth_HW for image in clean], [item.mask_HW for item in weak]
+    return digest_of([[digest_of_pixels(mask_HW) for mask_HW in side] for side in masks])
 
 
 def spread(things: Sequence[Thing], most: int) -> Sequence[Thing]:
@@ -181,18 +187,20 @@ def train_version(
     if base is not None:
         initial = base_model(registry.folder(base.version), config, base.digest)
     checkpoint = _run_folder(store, snapshot, config, base)
+    weak_validation = weak_validation_items(store, assay)
 
     def train() -> FitResult:
         return fit(
             config,
             fed_items(items, config, method, assay.tiling),
             validate=validation_score(clean, config, device),
-            validate_weak=weak_validation_score(weak_validation_items(store, assay), config, device),
+            validate_weak=weak_validation_score(weak_validation, config, device),
             initial=initial,
             device=device,
             progress=progress,
             cancelled=cancelled,
             checkpoint=checkpoint,
+            validation_digest=validation_digest(clean, weak_validation),
         )
 
     try:

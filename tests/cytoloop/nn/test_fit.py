@@ -485,6 +485,8 @@ def test_the_checkpoint_of_another_run_is_refused_with_what_differs(tmp_path: Pa
         start(seed=1)
     with pytest.raises(CheckpointRefused, match="with initial None, expected '"):
         start(initial=UNet(NETWORK, seed=5))
+    with pytest.raises(CheckpointRefused, match="with validation"):
+        start(validation_digest="other masks")
     with pytest.raises(CheckpointRefused, match="with validated False, expected True"):
         start(validate=lambda model: 0.5)
 
