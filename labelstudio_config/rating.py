@@ -19,8 +19,8 @@ from cytoloop.adapters.images import write_png
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.display import outlined, painted
 from cytoloop.domain.errors import InputError
-from cytoloop.domain.rating import SCALE
-from cytoloop.domain.rating_design import Showing
+from cytoloop.domain.survey.rating import SCALE
+from cytoloop.domain.survey.rating_design import Showing
 
 CONTROL = "rating"
 ON = "overlay"

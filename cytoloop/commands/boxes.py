@@ -36,10 +36,10 @@ from cytoloop.commands.study import (
     write_private,
 )
 from cytoloop.domain.assay import Assay
-from cytoloop.domain.boxing import PAPER_IMAGES, BoxedItem, BoxSurvey, MethodBoxes
 from cytoloop.domain.errors import InputError
 from cytoloop.domain.metrics.boxes import FIGURES, Box, BoxCounts, Spread, box_scores, boxes_of_mask, no_boxes
-from cytoloop.domain.study import PAPER_SETS, assign_experts, default_experts, draw_sets
+from cytoloop.domain.survey.boxing import PAPER_IMAGES, BoxedItem, BoxSurvey, MethodBoxes
+from cytoloop.domain.survey.study import PAPER_SETS, assign_experts, default_experts, draw_sets
 from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.types import Item, ModelVersion, Split
 from cytoloop.pipeline.predictors import load_predictor

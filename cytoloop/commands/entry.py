@@ -22,7 +22,7 @@ from cytoloop.domain.errors import CytoloopError, InputError, StateError
 if TYPE_CHECKING:
     from cytoloop.commands.demo import Round
     from cytoloop.commands.study import CreatedStudy
-    from cytoloop.domain.study import Progress
+    from cytoloop.domain.survey.study import Progress
     from cytoloop.nn.fit import EpochReport
 
 

@@ -44,14 +44,14 @@ from cytoloop.commands.study import (
 from cytoloop.domain.assay import IGNORE, Assay
 from cytoloop.domain.display import composite, display_ranges
 from cytoloop.domain.errors import ConfigError, InputError, ShapeError
-from cytoloop.domain.rating import (
+from cytoloop.domain.survey.rating import (
     Distribution,
     Rating,
     RatingReport,
     rating_report,
 )
-from cytoloop.domain.rating_design import PAPER_IMAGES, RatingDesign, draw_design
-from cytoloop.domain.study import PAPER_SETS, default_experts
+from cytoloop.domain.survey.rating_design import PAPER_IMAGES, RatingDesign, draw_design
+from cytoloop.domain.survey.study import PAPER_SETS, default_experts
 from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.types import ImageRecord, Item, Split, check_label_mask
 from cytoloop.pipeline.predictors import Predictor, load_predictor

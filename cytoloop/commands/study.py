@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from cytoloop.commands.home import Home
 from cytoloop.domain.errors import ConfigError, InputError, StateError
-from cytoloop.domain.study import Progress
+from cytoloop.domain.survey.study import Progress
 from cytoloop.domain.types import Item, ModelVersion, Split
 from labelstudio_config.study import (
     Answer,

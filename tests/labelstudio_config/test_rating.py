@@ -11,7 +11,7 @@ from PIL import Image
 from samples import make_assay
 
 from cytoloop.domain.errors import InputError
-from cytoloop.domain.rating_design import Showing
+from cytoloop.domain.survey.rating_design import Showing
 from labelstudio_config.rating import parse_rating, rating_config, rating_task, render_rating
 
 ASSAY = make_assay()

@@ -13,7 +13,7 @@ import pytest
 from samples import NOON, Item
 
 from cytoloop.adapters.store import StoredCorrection
-from cytoloop.domain.rating import rating_report
+from cytoloop.domain.survey.rating import rating_report
 from trainer.studies import human_times, latest_boxes, latest_rating
 
 CORRECTION = StoredCorrection(

@@ -15,7 +15,7 @@ from tiny import Tiny, make_tiny
 
 import trainer.cycle
 import trainer.runs
-from cytoloop.domain.rating import rating_report
+from cytoloop.domain.survey.rating import rating_report
 from cytoloop.domain.types import Item
 from cytoloop.domain.worklist import QueuePolicy
 from trainer.cycle import Cycle, CycleOutcome, CyclePolicy

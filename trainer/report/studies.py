@@ -54,7 +54,7 @@ class RatingTest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RatingStudy:
-    """The last blind rating of the assay; see ``cytoloop.domain.rating`` for what the figures mean."""
+    """The last blind rating of the assay; see ``cytoloop.domain.survey.rating`` for what the figures mean."""
 
     name: str
     method_a: str
@@ -143,7 +143,7 @@ class BoxedMethod:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoxStudy:
-    """The last box survey of the assay; see ``cytoloop.domain.boxing`` for what the figures mean."""
+    """The last box survey of the assay; see ``cytoloop.domain.survey.boxing`` for what the figures mean."""
 
     name: str
     complete: bool

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from cytoloop.domain.boxing import BoxedItem, BoxSurvey, MethodBoxes
 from cytoloop.domain.errors import InputError
 from cytoloop.domain.metrics import Box, BoxCounts, box_scores
-from cytoloop.domain.rating import Rating, rating_report
-from cytoloop.domain.study import Progress
+from cytoloop.domain.survey.boxing import BoxedItem, BoxSurvey, MethodBoxes
+from cytoloop.domain.survey.rating import Rating, rating_report
+from cytoloop.domain.survey.study import Progress
 from cytoloop.domain.types import Item
 from trainer.report import BoxedMethod, BoxStudy, ClassBoxes, RatingStudy
 

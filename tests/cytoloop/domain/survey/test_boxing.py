@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from cytoloop.domain.boxing import BoxedItem, BoxSurvey, MethodBoxes
 from cytoloop.domain.metrics.boxes import Box, box_scores
-from cytoloop.domain.study import Progress
+from cytoloop.domain.survey.boxing import BoxedItem, BoxSurvey, MethodBoxes
+from cytoloop.domain.survey.study import Progress
 from cytoloop.domain.types import Item
 
 ONE = Box(value=1, top=0, left=0, bottom=4, right=4)

@@ -37,7 +37,7 @@ from scipy.stats import ks_2samp, rankdata, wilcoxon
 
 from cytoloop.domain.errors import InputError
 from cytoloop.domain.metrics.pixels import number_or_none
-from cytoloop.domain.study import Progress, missing_words
+from cytoloop.domain.survey.study import Progress, missing_words
 from cytoloop.domain.types import Item
 
 SCALE = (1, 10)

@@ -37,7 +37,7 @@ import numpy as np
 
 from cytoloop.domain.metrics.boxes import Box, BoxScores, BoxSpreads, over_experts
 from cytoloop.domain.metrics.pixels import number_or_none
-from cytoloop.domain.study import Progress, missing_words
+from cytoloop.domain.survey.study import Progress, missing_words
 from cytoloop.domain.types import Item
 
 PAPER_IMAGES = 100

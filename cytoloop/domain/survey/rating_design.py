@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cytoloop.domain.errors import InputError
-from cytoloop.domain.study import assign_experts, draw_sets
+from cytoloop.domain.survey.study import assign_experts, draw_sets
 from cytoloop.domain.types import Item
 
 PAPER_IMAGES = 40

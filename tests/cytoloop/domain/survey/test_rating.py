@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cytoloop.domain.errors import InputError
-from cytoloop.domain.rating import (
+from cytoloop.domain.survey.rating import (
     Rating,
     RatingReport,
     holm,
@@ -18,7 +18,7 @@ from cytoloop.domain.rating import (
     rating_report,
     signed_rank_test,
 )
-from cytoloop.domain.study import Progress
+from cytoloop.domain.survey.study import Progress
 from cytoloop.domain.types import Item
 
 A, B = "cip-20240517-00000000", "cdl-20240518-11111111"

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cytoloop.domain.errors import InputError
-from cytoloop.domain.rating_design import RatingDesign, draw_design
+from cytoloop.domain.survey.rating_design import RatingDesign, draw_design
 from cytoloop.domain.types import Item
 
 A, B = "cip-20240517-00000000", "cdl-20240518-11111111"

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cytoloop.domain.errors import InputError
-from cytoloop.domain.study import Progress, assign_experts, draw_sets, missing_words
+from cytoloop.domain.survey.study import Progress, assign_experts, draw_sets, missing_words
 from cytoloop.domain.types import Item
 
 
