@@ -26,6 +26,10 @@ RAW_SUFFIXES = (".tif", ".tiff", ".png")
 Image.MAX_IMAGE_PIXELS = 512 * 1024 * 1024  # a whole-slide overview is a mistake here, not a plate
 
 
+PROVENANCE = "provenance.json"
+"""What lies beside masks that a recipe made, and says how; written last."""
+
+
 def read_planes(path: Path) -> NDArray[Any]:
     """All planes of one file, as stored: (C, H, W), uint8 or uint16.
 

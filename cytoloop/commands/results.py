@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cytoloop.adapters.assays import load_assay
+from cytoloop.adapters.images import PROVENANCE
 from cytoloop.commands.simulate_plate import simulate_plate_command
-from cytoloop.commands.weak_label import PROVENANCE, weak_label_command
+from cytoloop.commands.weak_label import weak_label_command
 from cytoloop.domain.assay import Assay, Teacher
 from cytoloop.domain.cip import CODE_VERSION, recipe_digest
 from cytoloop.domain.errors import ConfigError, InputError
+from cytoloop.domain.simulate.presets import preset_named
 from trainer.results.datasets import BUILDERS, REFERENCE_SEED, REFERENCE_WELLS, Dataset, open_dataset
 from trainer.results.page import write_page
 from trainer.results.plan import Run, plan
@@ -23,9 +24,6 @@ from trainer.results.running import Places, committee_folder, finished, perform
 from trainer.results.summary import Study, has_cip
 
 Tell = Callable[[str, int, int], None]
-
-FIELDS_PER_WELL = 2
-ASSAYS = {"reference-1": "rosella", "u2os-hoechst-gal3": "cells2ch", "dsb2018-fluo": "nuclei"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +100,7 @@ def _plate(name: str, options: ResultsOptions, tell: Tell) -> Path | None:
         plate = None if options.data is None else options.data / name
         return plate if plate is not None and plate.is_dir() else None
     plate = options.out / name / "plate"
-    images = FIELDS_PER_WELL * sum(REFERENCE_WELLS.values())
+    images = preset_named(name).fields_per_well * sum(REFERENCE_WELLS.values())
     if not (plate / "index.csv").is_file():
         simulate_plate_command(
             plate, name, images, REFERENCE_SEED, lambda done, total: tell("simulate", done, total)
@@ -112,7 +110,8 @@ def _plate(name: str, options: ResultsOptions, tell: Tell) -> Path | None:
 
 def _weakly_labelled(name: str, plate: Path, options: ResultsOptions, tell: Tell) -> Dataset:
     weak = options.out / name / "weak"
-    assay = load_assay(ASSAYS[name])
+    dataset = open_dataset(name, plate, weak)
+    assay = dataset.assay
     _weak_label(
         plate, weak, assay, options.workers, lambda done, total: tell(f"weak labels {name}", done, total)
     )
@@ -124,7 +123,7 @@ def _weakly_labelled(name: str, plate: Path, options: ResultsOptions, tell: Tell
             options.workers,
             lambda done, total: tell("committee", done, total),
         )
-    return open_dataset(name, plate, weak)
+    return dataset
 
 
 COMMITTEE = (

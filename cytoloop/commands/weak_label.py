@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoloop.adapters.images import palette_of, read_image, write_atomically, write_mask
+from cytoloop.adapters.images import PROVENANCE, palette_of, read_image, write_atomically, write_mask
 from cytoloop.adapters.plates import image_folder, read_plate
 from cytoloop.commands.cip_debug import DebugFolder, clear
 from cytoloop.domain.assay import Assay
@@ -33,7 +33,6 @@ from cytoloop.domain.types import ImageRecord
 
 logger = logging.getLogger(__name__)
 
-PROVENANCE = "provenance.json"
 CONFIDENCE = "confidence"
 """Folder beside the masks."""
 Progress = Callable[[int, int], None]

@@ -65,8 +65,11 @@ class Run:
     @property
     def base(self) -> Run | None:
         """The CDL that a joint model starts from."""
-        if self.method != "joint":
-            return None
+        return self.plain_cdl if self.method == "joint" else None
+
+    @property
+    def plain_cdl(self) -> Run:
+        """The CDL of all weak images, as the preset has it, of the same fold and seed."""
         return Run(dataset=self.dataset, fold=self.fold, seed=self.seed, method="cdl")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoloop.adapters.images import read_image, read_mask, write_atomically
+from cytoloop.adapters.images import PROVENANCE, read_image, read_mask, write_atomically
 from cytoloop.domain.assay import IGNORE, Assay
 from cytoloop.domain.digest import digest_of
 from cytoloop.domain.metrics import ImageMetrics, judge, number_or_none, summarise
@@ -25,8 +25,9 @@ from cytoloop.nn.dataset import TrainingItem
 from cytoloop.nn.fit import EpochReport, FitResult, TrainConfig, fit
 from cytoloop.nn.predict import predict_prob
 from cytoloop.nn.unet import UNet
-from cytoloop.nn.weights import load_weights
 from cytoloop.pipeline.training import (
+    WEAK_VALIDATION_IMAGES,
+    base_model,
     fed_items,
     validation_score,
     weak_validation_score,
@@ -36,10 +37,6 @@ from cytoloop.pipeline.training_data import CleanImage, learning_items
 from trainer.presets import WEAK_WEIGHT, preset
 from trainer.results.datasets import Dataset, Fold
 from trainer.results.plan import Run
-
-WEAK_VALIDATION_IMAGES = 8
-PROVENANCE = "provenance.json"
-"""What ``cytoloop weak-label`` leaves beside its masks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +70,7 @@ def config_of(run: Run, assay: Assay) -> TrainConfig:
 
 
 def identity_of(run: Run, dataset: Dataset) -> str:
-    """Digest of what decides a run: its numbers and its weak labels. Another digest, another run.
+    """Digest of what decides a run: its numbers, its weak labels and its base. Another digest, another run.
 
     But for the precision, which is the machine's.
     """
@@ -89,6 +86,7 @@ def identity_of(run: Run, dataset: Dataset) -> str:
             "agreement": AGREEMENT.get(run.variant, 0.0),
             "recipe": provenance["recipe_digest"],
             "code": provenance["code_version"],
+            "base": None if run.base is None else identity_of(run.base, dataset),
         }
     )
 
@@ -122,9 +120,7 @@ def perform(
         predict = dataset.weak_label
     else:
         result, config = _train(run, dataset, places, device, progress)
-        if run.method == "cdl" and run == Run(
-            dataset=run.dataset, fold=run.fold, seed=run.seed, method="cdl"
-        ):
+        if run == run.plain_cdl:
             write_weights(places.weights(run), result, config)
         predict = _predictor(result.model, config, assay)
     trained_s = time.perf_counter() - begun
@@ -201,7 +197,7 @@ def _train(
         fed_items(_items(run, dataset), config, run.method, assay.tiling),
         validate=validation_score(clean, config, device),
         validate_weak=weak_validation_score(weak_validation, config, device),
-        initial=None if base is None else load_weights(places.weights(base)).model,
+        initial=None if base is None else base_model(places.weights(base), config),
         device=device,
         progress=progress,
     )

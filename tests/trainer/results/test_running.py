@@ -155,6 +155,19 @@ def test_a_run_that_was_done_is_read_and_not_done_again(dataset: Dataset, tmp_pa
     assert perform(run, dataset, places, "cpu")["train_s"] == 0.0
 
 
+def test_another_base_is_another_joint_run(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    joint = Run(dataset="tiny", fold=0, seed=0, method="joint", corrected=6)
+    before = running.identity_of(joint, dataset)
+    numbers = running.config_of
+
+    def longer_cdl(run, assay):  # type: ignore[no-untyped-def]
+        config = numbers(run, assay)
+        return replace(config, epochs=config.epochs + 1) if run.method == "cdl" else config
+
+    monkeypatch.setattr(running, "config_of", longer_cdl)
+    assert running.identity_of(joint, dataset) != before
+
+
 def test_the_papers_mdl_sees_quarters(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
