@@ -104,11 +104,11 @@ def _section(dataset: Dataset, study: Study, figure: Draw) -> list[str]:
         f"{dataset.remark} {sizes[0].upper()}{sizes[1:]}; {len(study.groups)} {dataset.group}s judge. {_seeds(results)}",
         _table(dataset, [results[arm] for arm in main]),
     ]
-    learned = [arm for arm in main if arm.method in ("mdl", "joint")]
-    if learned:
+    amounts = [n for n in AMOUNTS if any(Arm(method=m, corrected=n) in results for m in ("mdl", "joint"))]
+    if len(amounts) > 1:  # one amount makes no curve
         source = figure(
             f"{dataset.name}-learning",
-            learning_figure(dataset.name, results, AMOUNTS, len(fold.train) * tiles),
+            learning_figure(dataset.name, results, amounts, len(fold.train) * tiles),
         )
         parts.append(
             f"![Mean IoU against corrected items]({source})\n\n*Mean IoU on test items against the number of "

@@ -326,9 +326,6 @@ def test_weak_validation_is_told_and_chooses_nothing() -> None:
     assert result.best_epoch == 1
 
 
-# --- items whole -----------------------------------------------------------------------------------
-
-
 def test_a_run_whose_clean_score_stopped_rising_ends_and_keeps_the_best_epoch() -> None:
     scores = iter([0.3, 0.5, 0.4, 0.5, 0.9])
     config = replace(TINY, epochs=5, steps_per_epoch=1, patience=2)
@@ -382,6 +379,9 @@ def test_the_constant_schedule_rises_and_stays() -> None:
     assert [learning_rate(config, step, 3) for step in (0, 14, 29, 30, 119)] == pytest.approx(
         [0.01, 0.15, 0.3, 0.3, 0.3]
     )
+
+
+# --- items whole -----------------------------------------------------------------------------------
 
 
 def test_items_go_in_whole_and_an_epoch_shows_each_once() -> None:

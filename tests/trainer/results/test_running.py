@@ -114,6 +114,7 @@ def test_every_method_runs_is_kept_and_makes_the_page(dataset: Dataset, tmp_path
         Run(dataset="tiny", fold=0, seed=0, method="cdl", weak=2),
         Run(dataset="tiny", fold=0, seed=0, method="mdl", corrected=6),
         Run(dataset="tiny", fold=0, seed=0, method="joint", corrected=6),
+        Run(dataset="tiny", fold=0, seed=0, method="mdl", corrected=None),
     ]
     documents = [perform(run, dataset, places, "cpu") for run in runs]
     for run, document in zip(runs, documents, strict=True):
@@ -141,6 +142,13 @@ def test_every_method_runs_is_kept_and_makes_the_page(dataset: Dataset, tmp_path
     for figure in figures:
         assert f"({figure.parent.name}/{figure.name})" in text
         assert figure.read_text(encoding="utf-8").startswith("<svg")
+    (curve,) = (figure for figure in figures if figure.stem == "tiny-learning")
+    drawn = curve.read_text(encoding="utf-8")
+    assert ">all 16<" in drawn
+    assert ">18<" not in drawn, "what was not run has no place on the axis"
+
+    _, *fewer = write_page(tmp_path / "fewer.md", [(dataset, Study(documents[:5]))], "cytoloop results")
+    assert not [figure for figure in fewer if "learning" in figure.stem], "one amount makes no curve"
 
 
 @pytest.mark.usefixtures("small")
