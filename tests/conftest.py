@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from places import LABEL_STUDIO, ROOT
 
 from labelstudio_config.client import LabelStudioClient
 from labelstudio_config.server import LabelStudioServer, free_port
+
+# How long an example takes says nothing: a machine may be busy.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 CHROMIUM_FLAGS = [
     "--headless",

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cytoloop.adapters.images import palette_of, read_image, write_atomically, write_mask
 from cytoloop.adapters.plates import read_plate
@@ -16,7 +15,7 @@ from cytoloop.commands.home import Home
 from cytoloop.domain.assay import Assay, Cip
 from cytoloop.domain.cip import CODE_VERSION, cip_of, make_weak_label
 from cytoloop.domain.errors import ConfigError, InputError, StateError
-from cytoloop.domain.scoring import score_item, soften
+from cytoloop.domain.scoring import Look, score_item, soften
 from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.types import ImageRecord, ModelVersion
 from cytoloop.pipeline.predictors import NetworkPredictor
@@ -54,14 +53,15 @@ def predict_folder(
     out.mkdir(parents=True, exist_ok=True)
     rows: list[list[object]] = []
     for done, record in enumerate(records, start=1):
-        prob_KHW = ask(record)
+        look = ask(record)
         write_mask(
-            out / f"{record.image_id}.png", prob_KHW.argmax(axis=0).astype(np.uint8), palette_of(assay)
+            out / f"{record.image_id}.png", look.prob_KHW.argmax(axis=0).astype(np.uint8), palette_of(assay)
         )
         for tile in tiles_of(record.height, record.width, assay.tiling):
-            r, c = tile.slices
-            scored = score_item(prob_KHW[:, r, c])
-            rows.append([record.image_id, tile.index, f"{scored.score:.6f}", scored.reason, version])
+            scored = score_item(look, tile.slices)
+            rows.append(
+                [record.image_id, tile.index, f"{scored.values['entropy']:.6f}", scored.reason, version]
+            )
         progress(done, len(records))
 
     def write(path: Path) -> None:
@@ -81,7 +81,7 @@ def _predictor(
     model: str | None,
     weights: Path | None,
     device: str,
-) -> tuple[str, Callable[[ImageRecord], NDArray[np.float32]]]:
+) -> tuple[str, Callable[[ImageRecord], Look]]:
     if weights is None and home is not None:
         version = home.store.models.get(model) if model else home.store.models.active(assay.name)
         if version.assay != assay.name:
@@ -95,7 +95,8 @@ def _predictor(
         return f"cip {assay.cip.recipe}", _cip(records, assay)
     else:
         expected, name = None, weights.name
-    return name, NetworkPredictor(name, assay, weights, expected, device).predict
+    predictor = NetworkPredictor(name, assay, weights, expected, device)
+    return name, lambda record: predictor.look(record, ())
 
 
 def _recipe_of(version: ModelVersion) -> Cip:
@@ -109,15 +110,16 @@ def _recipe_of(version: ModelVersion) -> Cip:
     return cip_of(config)
 
 
-def _cip(records: list[ImageRecord], assay: Assay) -> Callable[[ImageRecord], NDArray[np.float32]]:
+def _cip(records: list[ImageRecord], assay: Assay) -> Callable[[ImageRecord], Look]:
     fields: dict[tuple[str, int, int], list[ImageRecord]] = {}
     for one in records:
         fields.setdefault((one.plate, one.height, one.width), []).append(one)
     illumination = {key: illumination_of(of_plate, assay) for key, of_plate in fields.items()}
 
-    def ask(record: ImageRecord) -> NDArray[np.float32]:
+    def ask(record: ImageRecord) -> Look:
         illumination_CHW = illumination[record.plate, record.height, record.width]
         weak = make_weak_label(read_image(record, assay), record.image_key, assay.cip, illumination_CHW)
-        return soften(weak.mask_HW, assay.class_count, weak.confidence_HW)
+        prob_KHW = soften(weak.mask_HW, assay.class_count, weak.confidence_HW)
+        return Look(prob_KHW=prob_KHW, is_cip=True)
 
     return ask

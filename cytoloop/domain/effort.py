@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cytoloop.domain.objects import Labels, Window, looked_at, objects_of, overlaps, pair_objects
+from cytoloop.domain.objects import Window, looked_at, objects_of, outline_of, overlaps, pair_objects
 
 MINUTES_TO_LOOK = 0.75
 """Open an item, look at both channels, save; paid even when nothing changes. The paper's time to rate."""
@@ -114,7 +114,7 @@ def _compare(before_HW: NDArray[np.uint8], after_HW: NDArray[np.uint8]) -> Corre
     """Count and price the changes, without the cap."""
     old_objects, new_objects = objects_of(before_HW), objects_of(after_HW)
     old_HW, new_HW = old_objects.labels_HW, new_objects.labels_HW
-    old_outline_HW, new_outline_HW = _outline(old_HW), _outline(new_HW)
+    old_outline_HW, new_outline_HW = outline_of(old_HW), outline_of(new_HW)
     pairs = pair_objects(overlaps(old_objects, new_objects))
 
     outlines = np.bincount(new_HW[new_outline_HW], minlength=len(new_objects) + 1)
@@ -145,23 +145,6 @@ def _compare(before_HW: NDArray[np.uint8], after_HW: NDArray[np.uint8]) -> Corre
         + MINUTES_PER_RESHAPED * reshaped
         + MINUTES_PER_BOUNDARY_PIXEL * boundary,
     )
-
-
-def _outline(labels_HW: Labels) -> NDArray[np.bool_]:
-    """Object pixels with a pixel of anything else among their four neighbours.
-
-    An object cut by the edge of the item has no outline along the cut: nobody draws it there.
-    """
-    padded_HW = np.pad(labels_HW, 1, mode="edge")
-    inner_HW = padded_HW[1:-1, 1:-1]
-    differs_HW = (
-        (padded_HW[:-2, 1:-1] != inner_HW)
-        | (padded_HW[2:, 1:-1] != inner_HW)
-        | (padded_HW[1:-1, :-2] != inner_HW)
-        | (padded_HW[1:-1, 2:] != inner_HW)
-    )
-    outline_HW: NDArray[np.bool_] = differs_HW & (labels_HW > 0)
-    return outline_HW
 
 
 def _union(one: Window, other: Window) -> Window:

@@ -69,6 +69,23 @@ def objects_of(mask_HW: NDArray[np.uint8]) -> Objects:
     return Objects(labels_HW=labels_HW, classes=tuple(classes), windows=windows)
 
 
+def outline_of(labels_HW: Labels) -> NDArray[np.bool_]:
+    """Object pixels with a pixel of anything else among their four neighbours.
+
+    An object cut by the edge of the item has no outline along the cut: nobody draws it there.
+    """
+    padded_HW = np.pad(labels_HW, 1, mode="edge")
+    inner_HW = padded_HW[1:-1, 1:-1]
+    differs_HW = (
+        (padded_HW[:-2, 1:-1] != inner_HW)
+        | (padded_HW[2:, 1:-1] != inner_HW)
+        | (padded_HW[1:-1, :-2] != inner_HW)
+        | (padded_HW[1:-1, 2:] != inner_HW)
+    )
+    outline_HW: NDArray[np.bool_] = differs_HW & (labels_HW > 0)
+    return outline_HW
+
+
 def looked_at(
     one_HW: NDArray[np.uint8], other_HW: NDArray[np.uint8], what: str, names: tuple[str, str]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -75,8 +75,14 @@ def predict_prob(
     ImageUnreadable
         If a grey value is not finite.
     """
-    prob_1KHW = _predict(model, image_CHW, normalisation, device, plan, model)
-    prob_KHW: NDArray[np.float32] = prob_1KHW[0]
+    (prob_KHW,) = run_over(
+        model,
+        image_CHW,
+        normalisation,
+        device,
+        plan,
+        lambda image_1CHW: [Plane(values=probabilities(model(image_1CHW))[0])],
+    )
     return prob_KHW
 
 
@@ -116,26 +122,68 @@ def stochastic_passes(
     if passes < 1:
         raise ShapeError(f"prediction: {passes} passes, expected at least 1")
 
-    def run(image_1CHW: Tensor) -> Tensor:
+    def run(image_1CHW: Tensor) -> list[Plane]:
         # Seeded for each tile: a pass leaves out the same feature maps in every tile of the image,
         # as it does when the image is seen whole. One pass at a time: a batch of P would hold P
         # times the decoder's memory, and is not faster on a CPU.
         generator = torch.Generator().manual_seed(seed)
-        features = model.encode(image_1CHW)
+        encoded = model.encode(image_1CHW)
+        shared = model.share(encoded)
         height, width = image_1CHW.shape[-2:]
-        return torch.cat([model.decode(features, (height, width), generator) for _ in range(passes)])
+        logits = [
+            model.finish(encoded, model.begin(encoded, generator), (height, width), generator, shared)
+            for _ in range(passes)
+        ]
+        return [Plane(values=probabilities(torch.cat(logits)))]
 
-    return _predict(model, image_CHW, normalisation, device, plan, run)
+    (prob_PKHW,) = run_over(model, image_CHW, normalisation, device, plan, run)
+    return prob_PKHW
 
 
-def _predict(
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Plane:
+    """Something a network says of a tile, on its grid or a coarser one."""
+
+    values: Tensor
+    """Rows and columns last: ceil(side / stride) of them."""
+    stride: int = 1
+    """Pixels of the tile to a cell."""
+
+
+def probabilities(logits_NKHW: Tensor) -> Tensor:
+    """Softmax over classes, in float32."""
+    return logits_NKHW.float().softmax(dim=1)
+
+
+def run_over(
     model: UNet,
     image_CHW: NDArray[Any],
     normalisation: Normalisation,
     device: torch.device | None,
     plan: TilePlan | None,
-    run: Callable[[Tensor], Tensor],
-) -> NDArray[np.float32]:
+    run: Callable[[Tensor], list[Plane]],
+) -> list[NDArray[np.float32]]:
+    """Call ``run`` on a whole image, or on its tiles, and put each of its planes together.
+
+    Parameters
+    ----------
+    model, image_CHW, normalisation, device, plan
+        As in :func:`predict_prob`.
+    run : callable
+        Of a normalised image or tile (1, C, H, W), on the device; the same planes for every tile.
+
+    Returns
+    -------
+    list of ndarray of float32
+        One for each plane, spanning the image.
+
+    Raises
+    ------
+    ShapeError
+        If the image has not the network's channels, or a side below 8.
+    ConfigError
+        If the tiles of the plan do not fit the grid of a plane.
+    """
     if image_CHW.ndim != 3 or image_CHW.shape[0] != model.config.in_channels:
         raise ShapeError(f"prediction: image {image_CHW.shape}, expected ({model.config.in_channels}, H, W)")
     plan = plan or TilePlan()
@@ -145,41 +193,49 @@ def _predict(
     normalised_CHW = normalise(image_CHW, normalisation)
     _, height, width = normalised_CHW.shape
 
-    def prob(tile_CHW: NDArray[np.float32]) -> NDArray[np.float32]:
+    def planes_of(tile_CHW: NDArray[np.float32]) -> list[tuple[NDArray[np.float32], int]]:
         image_1CHW = torch.from_numpy(tile_CHW)[None].to(device)
-        logits_PKHW = run(image_1CHW.contiguous(memory_format=torch.channels_last))
-        prob_PKHW: NDArray[np.float32] = logits_PKHW.float().softmax(dim=1).cpu().contiguous().numpy()
-        return prob_PKHW
+        planes = run(image_1CHW.contiguous(memory_format=torch.channels_last))
+        return [(plane.values.float().cpu().contiguous().numpy(), plane.stride) for plane in planes]
 
     with torch.inference_mode():
         if height * width <= plan.largest_whole or max(height, width) <= plan.core:
-            return prob(normalised_CHW)
-        return _stitched(normalised_CHW, plan, prob)
+            return [values for values, _ in planes_of(normalised_CHW)]
+        return _stitched(normalised_CHW, plan, planes_of)
 
 
 def _stitched(
     image_CHW: NDArray[np.float32],
     plan: TilePlan,
-    prob: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-) -> NDArray[np.float32]:
+    planes_of: Callable[[NDArray[np.float32]], list[tuple[NDArray[np.float32], int]]],
+) -> list[NDArray[np.float32]]:
     """Run tiles of core + border and keep their cores."""
     _, height, width = image_CHW.shape
     border = ((0, 0), (plan.border, plan.border), (plan.border, plan.border))
     padded_CHW = np.pad(image_CHW, border, mode="symmetric")
-    whole_PKHW: NDArray[np.float32] | None = None
+    wholes: list[NDArray[np.float32]] = []
     for top, left in _corners(height, width, plan.core):
         rows, columns = min(plan.core, height - top), min(plan.core, width - left)
         tile_CHW = np.ascontiguousarray(
             padded_CHW[:, top : top + rows + 2 * plan.border, left : left + columns + 2 * plan.border]
         )
-        tile_PKHW = prob(tile_CHW)
-        if whole_PKHW is None:
-            whole_PKHW = np.empty((*tile_PKHW.shape[:2], height, width), dtype=np.float32)
-        whole_PKHW[:, :, top : top + rows, left : left + columns] = tile_PKHW[
-            :, :, plan.border : plan.border + rows, plan.border : plan.border + columns
-        ]
-    assert whole_PKHW is not None, "an image has at least one tile"
-    return whole_PKHW
+        planes = planes_of(tile_CHW)
+        if not wholes:
+            wholes = [
+                np.empty((*values.shape[:-2], -(-height // stride), -(-width // stride)), np.float32)
+                for values, stride in planes
+            ]
+        for whole, (values, stride) in zip(wholes, planes, strict=True):
+            if plan.core % stride or plan.border % stride:
+                raise ConfigError(
+                    f"prediction: core {plan.core}, border {plan.border}; expected multiples of {stride}"
+                )
+            edge, down, right = plan.border // stride, -(-rows // stride), -(-columns // stride)
+            whole[..., top // stride : top // stride + down, left // stride : left // stride + right] = (
+                values[..., edge : edge + down, edge : edge + right]
+            )
+    assert wholes, "an image has at least one tile"
+    return wholes
 
 
 def _corners(height: int, width: int, core: int) -> Iterator[tuple[int, int]]:

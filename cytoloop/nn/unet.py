@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -160,16 +160,57 @@ class UNet(nn.Module):
         self, features: list[Tensor], size: tuple[int, int], dropout: torch.Generator | None = None
     ) -> Tensor:
         """Return logits (N, K, H, W), cut to ``size`` = (H, W), from what :meth:`encode` gave."""
+        return self.finish(features, self.begin(features, dropout), size, dropout)
+
+    def begin(self, features: list[Tensor], dropout: torch.Generator | None = None) -> Tensor:
+        """Return what the deepest decoder block gives: the first part of :meth:`decode`."""
         *skips, x_NFHW = features
-        x_NFHW = self._drop(x_NFHW, dropout)
-        deepest = len(skips) - 1
-        for level in range(deepest, -1, -1):
-            x_NFHW = torch.cat((self.up[level](x_NFHW), skips[level]), dim=1)
-            x_NFHW = self.decoder[level](x_NFHW)
-            if level == deepest:
-                x_NFHW = self._drop(x_NFHW, dropout)
+        return self._decoded(len(skips) - 1, self._drop(x_NFHW, dropout), skips)
+
+    def finish(
+        self,
+        features: list[Tensor],
+        deepest_NFHW: Tensor,
+        size: tuple[int, int],
+        dropout: torch.Generator | None = None,
+        shared: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Return logits from what :meth:`begin` gave: the rest of :meth:`decode`.
+
+        ``shared`` is what :meth:`share` gave: several passes over one image are then quicker, and equal but
+        for rounding.
+        """
+        skips = features[:-1]
+        x_NFHW = self._drop(deepest_NFHW, dropout)
+        for level in range(len(skips) - 2, -1, -1):
+            if shared is None:
+                x_NFHW = self._decoded(level, x_NFHW, skips)
+            else:
+                first, *others = self.decoder[level].children()
+                x_NFHW = self.up[level](x_NFHW)
+                weight = cast(nn.Conv2d, first).weight[:, : x_NFHW.shape[1]]
+                x_NFHW = functional.conv2d(x_NFHW, weight, padding=1) + shared[level]
+                for layer in others:
+                    x_NFHW = layer(x_NFHW)
         logits_NKHW: Tensor = self.head(x_NFHW)
         return logits_NKHW[:, :, : size[0], : size[1]]
+
+    def share(self, features: list[Tensor]) -> list[Tensor]:
+        """Return what the skips add to the first convolution of each decoder block but the deepest.
+
+        A convolution of two stacks of features is the sum of two, and that of the skip is the same in every
+        pass.
+        """
+        parts = []
+        for level, skip in enumerate(features[:-2]):
+            first = cast(nn.Conv2d, next(self.decoder[level].children()))
+            parts.append(functional.conv2d(skip, first.weight[:, -skip.shape[1] :], padding=1))
+        return parts
+
+    def _decoded(self, level: int, x_NFHW: Tensor, skips: list[Tensor]) -> Tensor:
+        joined_NFHW = torch.cat((self.up[level](x_NFHW), skips[level]), dim=1)
+        decoded_NFHW: Tensor = self.decoder[level](joined_NFHW)
+        return decoded_NFHW
 
     def _drop(self, x_NFHW: Tensor, generator: torch.Generator | None) -> Tensor:
         """Leave out whole feature maps: single pixels would be averaged away by the next convolution."""
