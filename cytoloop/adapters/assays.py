@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from cytoloop.domain.assay import Assay, Channel, Cip, Display, LabelClass, Teacher
 from cytoloop.domain.cip import teachers_of
 from cytoloop.domain.errors import ConfigError
+from cytoloop.domain.queue_policy import QueuePolicy
 
 _Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 _Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^<>\"&]+$")]
@@ -160,12 +161,18 @@ def read_assay(path: Path) -> Assay:
         raise ConfigError(f"{path}: not YAML: {error}") from error
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: got {type(document).__name__}, expected a mapping with key 'name'")
+    policies: dict[str, Any] = {}
+    if isinstance(document.get("queues"), dict):  # a policy each, or nothing for the defaults
+        policies = {name: policy for name, policy in document["queues"].items() if policy is not None}
+        document = {**document, "queues": list(document["queues"])}
     try:
         parsed = _Assay.model_validate(document)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(path, e) for e in error.errors())) from None
     if parsed.name != path.stem:
         raise ConfigError(f"{path}: name is {parsed.name!r}, expected {path.stem!r} as the file is called")
+    for name, policy in policies.items():
+        QueuePolicy.from_document(policy, f"{path}: key 'queues.{name}'")
     rows, columns = parsed.tiling.split("x")
     cip = _cip(parsed.cip)
     if cip.teachers:
@@ -186,6 +193,7 @@ def read_assay(path: Path) -> Assay:
         training_preset=parsed.training,
         normalisation=parsed.normalisation.model_dump(exclude_unset=True),
         queues=tuple(parsed.queues),
+        queue_policies=policies,
     )
 
 

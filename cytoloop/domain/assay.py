@@ -91,6 +91,9 @@ class Assay:
     """What the network's normalisation does otherwise than usual: ``low``, ``high``, ``softness``
     (`cytoloop.nn.normalisation.Normalisation`)."""
     queues: tuple[str, ...] = ("default",)
+    queue_policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Policy by queue as it is written in the file, of those that have one (`cytoloop.domain.queue_policy`).
+    It says who works when, not what is made: it is no part of the document or the digest."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -140,6 +143,7 @@ class Assay:
         One teacher is written as it was before there could be more: digests stay.
         """
         document = asdict(self)
+        del document["queue_policies"]
         if not self.cip.teachers:
             del document["cip"]["teachers"]
             if self.cip.agreement == 0.0:

@@ -44,7 +44,7 @@ def composite(
     """All channels in their display colours, added: uint8 (H, W, 3)."""
     picture = np.zeros((*image_CHW.shape[1:], 3), np.float32)
     for grey_HW, channel in zip(image_CHW, assay.channels, strict=True):
-        rgb = _rgb(channel.colour) / np.float32(255)
+        rgb = rgb_of(channel.colour) / np.float32(255)
         picture += to_8bit(grey_HW, *ranges[channel.name])[..., np.newaxis] * rgb
     added: NDArray[np.uint8] = np.minimum(picture, 255).astype(np.uint8)
     return added
@@ -54,7 +54,7 @@ def painted(mask_HW: NDArray[np.uint8], assay: Assay) -> NDArray[np.uint8]:
     """A label mask in the assay's colours, background and values of no class black: uint8 (H, W, 3)."""
     colours = np.zeros((IGNORE + 1, 3), np.uint8)
     for value, label in [*assay.foreground, (IGNORE, assay.ignore)]:
-        colours[value] = _rgb(label.colour)
+        colours[value] = rgb_of(label.colour)
     picture: NDArray[np.uint8] = colours[mask_HW]
     return picture
 
@@ -96,5 +96,25 @@ def outlined(
     return large
 
 
-def _rgb(colour: str) -> NDArray[np.uint8]:
+def ring_of(inside_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels outside a region with a neighbour above, below, left or right inside it.
+
+    What the picture's edge cuts off is not closed there.
+
+    Examples
+    --------
+    >>> ring_of(np.array([[0, 0, 0], [0, 1, 1]], bool)).astype(int).tolist()
+    [[0, 1, 1], [1, 0, 0]]
+    """
+    near_HW = np.zeros_like(inside_HW)
+    near_HW[1:] |= inside_HW[:-1]
+    near_HW[:-1] |= inside_HW[1:]
+    near_HW[:, 1:] |= inside_HW[:, :-1]
+    near_HW[:, :-1] |= inside_HW[:, 1:]
+    ring_HW: NDArray[np.bool_] = near_HW & ~inside_HW
+    return ring_HW
+
+
+def rgb_of(colour: str) -> NDArray[np.uint8]:
+    """Red, green and blue of ``#rrggbb``: uint8 (3,)."""
     return np.frombuffer(bytes.fromhex(colour.lstrip("#")), np.uint8)

@@ -38,6 +38,12 @@ class UnknownVersion(InputError):
     http_status = 404
 
 
+class UnknownLease(InputError):
+    """A lease that was never given."""
+
+    http_status = 404
+
+
 class UnsupportedLabelConfig(InputError):
     """A label or control that the assay does not know."""
 
@@ -60,6 +66,10 @@ class InvalidTransition(StateError):
     """A state was asked to change into one it cannot reach; the message names the valid ones."""
 
 
+class LeaseEnded(StateError):
+    """A lease that was given back, used up or ran out; the message says which, and when."""
+
+
 class NotReadyYet(StateError):
     """Being computed; ask again."""
 
@@ -76,6 +86,10 @@ class Forbidden(CytoloopError):
     """Known, but this role may not do it."""
 
     http_status = 403
+
+
+class ForeignLease(Forbidden):
+    """A lease that another expert holds."""
 
 
 class ExternalError(CytoloopError):

@@ -32,6 +32,9 @@ class LabelStudio(Protocol):
     def push_predictions(self, project_id: int, predictions: Sequence[Mapping[str, Any]]) -> int:
         """Bulk import; returns how many Label Studio kept."""
 
+    def replace_predictions(self, project_id: int, predictions: Sequence[Mapping[str, Any]]) -> int:
+        """Put predictions in the place of those of the same version, or push them; returns how many stand."""
+
     def prediction_tasks(self, project_id: int, version: str) -> set[int]:
         """Tasks that hold a prediction of a version."""
 
@@ -42,9 +45,29 @@ class LabelStudio(Protocol):
         """Versions that have predictions, with their number."""
 
     def delete_model_version(self, project_id: int, version: str) -> object:
-        """Delete every prediction of a version."""
+        """Delete every prediction of a version; work that began with one can no longer be submitted."""
 
     def ensure_view(
-        self, project_id: int, title: str, task_ids: Sequence[int], ordering: Sequence[str]
+        self,
+        project_id: int,
+        title: str,
+        task_ids: Sequence[int],
+        ordering: Sequence[str],
+        user_id: int | None = None,
     ) -> int:
-        """A Data Manager tab of exactly these tasks."""
+        """A Data Manager tab of exactly these tasks, for everyone or for one user.
+
+        A page that is open learns of a change when it is loaded again.
+        """
+
+    def withdraw_tasks(self, project_id: int, task_ids: Sequence[int], user_id: int) -> None:
+        """Keep tasks from a user, on a page of this user's tab that is open too."""
+
+    def set_readers(self, task_id: int, readers: int) -> None:
+        """To how many experts a task is handed."""
+
+    def list_drafts(self, project_id: int, task_ids: Sequence[int]) -> list[dict[str, Any]]:
+        """Unsubmitted work on tasks: ``task``, ``user`` (an e-mail), ``updated_at``, ``annotation``."""
+
+    def delete_annotation(self, annotation_id: int) -> None:
+        """Delete an annotation; its task goes back to the one who skipped or submitted it."""

@@ -28,6 +28,19 @@ HELD_OUT: tuple[Split, ...] = ("validation", "contest", "sealed")
 Method = Literal["cip", "cdl", "mdl", "joint"]
 ModelStatus = Literal["candidate", "active", "retired", "rejected"]
 
+Role = Literal["ranked", "audit", "contest", "validation", "sealed", "overlap", "gold", "blank", "review"]
+"""Why an item was handed out.
+
+*ranked* by its score; *audit* training items drawn at random, which tell what the ranking is worth;
+*contest*, *validation* and *sealed* drawn at random from wells of that split; *overlap* read by several
+experts; *gold* read by all; *blank* without a proposal, which tells how far proposals lead the expert;
+*review* a correction worth a second look.
+"""
+Canvas = Literal["model", "cip", "blank"]
+"""What lies on an item when an expert opens it: the active model's mask, CIP's, or nothing."""
+LeaseState = Literal["held", "done", "skipped", "released", "expired"]
+"""*held* until the expert submits (*done*), skips, gives it back (*released*), or time is over (*expired*)."""
+
 
 def check_label_mask(mask: NDArray[Any], class_count: int, where: str) -> NDArray[np.uint8]:
     """Return ``mask`` if it is a label mask: uint8 (H, W), values 0…K-1 or 255 (not looked at).
@@ -211,3 +224,44 @@ class WorklistEntry:
     model_version: str
     lease: str | None
     url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """One expert's claim on one item, for a time."""
+
+    id: int
+    assay: str
+    queue: str
+    expert: str
+    """E-mail in Label Studio, or ``queue_policy.SHARED`` for a list that everyone shares."""
+    item: Item
+    seat: int
+    """0: the first reader; more where several experts read an item."""
+    role: Role
+    canvas: Canvas
+    strategy: str
+    version: str
+    """The version whose scores chose the item."""
+    score: float
+    """Higher = ask sooner, as it was when the item was chosen."""
+    claimed_at: datetime
+    expires_at: datetime
+    state: LeaseState
+    ended_at: datetime | None
+    """None while it is held."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemRole:
+    """What an item was first handed out for; it stays with the item through promotions."""
+
+    item: Item
+    role: Role
+    canvas: Canvas
+    readers: int
+    """Experts who are to read the item, each without seeing the others."""
+    queue: str
+    strategy: str
+    version: str
+    given_at: datetime

@@ -10,12 +10,18 @@ from pathlib import Path
 from cytoloop.adapters.masks import Masks
 from cytoloop.adapters.store.connection import SqliteFile
 from cytoloop.adapters.store.corrections import Corrections, StoredCorrection
+from cytoloop.adapters.store.handouts import Handouts, Tab
 from cytoloop.adapters.store.images import Assays, Images
+from cytoloop.adapters.store.leases import Leases
 from cytoloop.adapters.store.migrations import STORE
 from cytoloop.adapters.store.models import Cycles, Models, Publications
 from cytoloop.adapters.store.predictions import Inbox, Predictions
+from cytoloop.adapters.store.queues import Queues
+from cytoloop.adapters.store.reviews import Review, Reviews
+from cytoloop.adapters.store.scores import Scored, Scores
+from cytoloop.adapters.store.worklist import Listed, Worklist
 
-__all__ = ["Store", "StoredCorrection"]
+__all__ = ["Listed", "Review", "Scored", "Store", "StoredCorrection", "Tab"]
 
 
 class Store:
@@ -33,10 +39,16 @@ class Store:
         self.assays = Assays(self._file)
         self.images = Images(self._file)
         self.corrections = Corrections(self._file)
+        self.queues = Queues(self._file)
+        self.leases = Leases(self._file, self.corrections)
+        self.handouts = Handouts(self._file)
+        self.reviews = Reviews(self._file, self.corrections)
         self.models = Models(self._file)
         self.cycles = Cycles(self._file)
         self.publications = Publications(self._file)
         self.predictions = Predictions(home / "predictions.sqlite3")
+        self.scores = Scores(self.predictions.file)
+        self.worklist = Worklist(self.images, self.corrections, self.leases, self.scores)
         self.inbox = Inbox(home / "inbox.sqlite3")
         self.masks = Masks(home / "masks")
 

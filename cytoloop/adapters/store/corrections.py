@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -33,6 +33,8 @@ class StoredCorrection:
     group: str
     origins: Mapping[str, int] = field(default_factory=dict)
     """Regions by what the expert did: ``prediction``, ``prediction-changed``, ``manual``."""
+    readers: tuple[str, ...] = ()
+    """Whose consensus the mask is; empty for a mask that one person saved."""
 
 
 class Corrections:
@@ -132,22 +134,65 @@ class Corrections:
             if row["kind"] == "submitted"
         }
 
+    def readings(self, assay: str) -> dict[Item, list[StoredCorrection]]:
+        """What each expert says of each item, the latest last: every living, submitted mask.
+
+        Of several annotations of one expert the latest counts. The last reading of an item is the one that
+        stands.
+        """
+        rows = self._file.db.query(_LIVING + " AND kind = 'submitted' ORDER BY annotated_at, id", [assay])
+        latest: dict[Item, dict[str, StoredCorrection]] = {}
+        for row in rows:
+            reading = _stored(row)
+            of_item = latest.setdefault(reading.item, {})
+            of_item.pop(reading.expert, None)  # an expert's later mask goes to the end of the line
+            of_item[reading.expert] = reading
+        return {item: list(latest[item].values()) for item in sorted(latest)}
+
     def finished_items(self, assay: str) -> set[Item]:
         """Items nobody needs to open: corrected, or skipped by their expert."""
         return {item for item, row in self._last_of_items(assay).items() if row["kind"] != "deleted"}
 
+    def items(self, assay: str) -> set[Item]:
+        """Items that anything was ever said of."""
+        sql = "SELECT DISTINCT image_id, tile FROM corrections WHERE assay = ?"
+        return {Item(**row) for row in self._file.db.query(sql, [assay])}
+
+    def of_item(self, assay: str, item: Item) -> dict[str, Kind]:
+        """What stands of an item by expert, ``submitted`` or ``skipped``; a mask goes before a skip."""
+        rows = self._file.db.execute(
+            """SELECT expert, kind FROM corrections AS said
+            WHERE assay = ? AND image_id = ? AND tile = ? AND kind != 'deleted' AND NOT EXISTS (
+                SELECT 1 FROM corrections AS later
+                WHERE later.assay = said.assay AND later.annotation_id = said.annotation_id
+                    AND (later.annotated_at, later.id) > (said.annotated_at, said.id))
+            ORDER BY kind = 'submitted'""",
+            [assay, item.image_id, item.tile],
+        )
+        return {row["expert"]: row["kind"] for row in rows}
+
+    def of_annotation(self, assay: str, annotation_id: int) -> tuple[Item, str] | None:
+        """The item of an annotation, living or deleted, and its expert; None if it is not known."""
+        row = one(
+            self._file.db,
+            "SELECT image_id, tile, expert FROM corrections WHERE assay = ? AND annotation_id = ? ORDER BY id DESC",
+            [assay, annotation_id],
+        )
+        return None if row is None else (Item(image_id=row["image_id"], tile=row["tile"]), row["expert"])
+
+    def was_deleted(self, assay: str, item: Item) -> bool:
+        """Whether an annotation of the item was ever deleted."""
+        sql = "SELECT 1 FROM corrections WHERE assay = ? AND image_id = ? AND tile = ? AND kind = 'deleted'"
+        return one(self._file.db, sql, [assay, item.image_id, item.tile]) is not None
+
+    def is_finished(self, assay: str, items: Iterable[Item]) -> set[Item]:
+        """Those of these items that are among ``finished_items``."""
+        return {item for item in items if self.of_item(assay, item)}
+
     def _last_of_items(self, assay: str) -> dict[Item, Mapping[str, Any]]:
         """By item, the last revision of its latest living annotation; a tombstone if all are dead."""
         rows = self._file.db.query(
-            """SELECT * FROM (
-                SELECT corrections.*, groups.split, images.group_id,
-                    row_number() OVER (
-                        PARTITION BY annotation_id ORDER BY annotated_at DESC, id DESC) AS age
-                FROM corrections
-                JOIN images USING (assay, image_id) JOIN groups USING (assay, group_id)
-                WHERE assay = ?)
-            WHERE age = 1
-            ORDER BY image_id, tile, kind = 'submitted', kind = 'skipped', annotated_at, id""",
+            _LIVING + " ORDER BY image_id, tile, kind = 'submitted', kind = 'skipped', annotated_at, id",
             [assay],
         )
         return {Item(image_id=row["image_id"], tile=row["tile"]): row for row in rows}
@@ -196,6 +241,16 @@ class Corrections:
         """Everything up to this event is stored."""
         with self._file.transaction() as db:
             db.execute("UPDATE inbox_progress SET last_event = max(last_event, ?)", [event_id])
+
+
+_LIVING = """SELECT * FROM (
+    SELECT corrections.*, groups.split, images.group_id,
+        row_number() OVER (PARTITION BY annotation_id ORDER BY annotated_at DESC, id DESC) AS age
+    FROM corrections
+    JOIN images USING (assay, image_id) JOIN groups USING (assay, group_id)
+    WHERE assay = ?)
+WHERE age = 1"""
+"""The last revision of every annotation of an assay, with its image's group and split."""
 
 
 def _stored(row: Mapping[str, Any]) -> StoredCorrection:

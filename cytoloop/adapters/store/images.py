@@ -114,6 +114,18 @@ class Images:
         )
         return {Item(image_id=row["image_id"], tile=row["tile"]): row["task_id"] for row in rows}
 
+    def tasks_of(self, assay: str, items: Iterable[Item]) -> dict[Item, int]:
+        """Task id by item, of those of these items that have a task."""
+        found = {}
+        for item in items:
+            row = self._file.db.execute(
+                "SELECT task_id FROM items WHERE assay = ? AND image_id = ? AND tile = ?",
+                [assay, item.image_id, item.tile],
+            ).fetchone()
+            if row is not None and row["task_id"] is not None:
+                found[item] = int(row["task_id"])
+        return found
+
     def item_of_task(self, assay: str, task_id: int) -> Item:
         """The item a task shows; ``UnknownImage`` if it shows none of ours."""
         row = one(

@@ -89,6 +89,59 @@ STORE: dict[str, Migration] = {
         # NULL: one teacher, sure everywhere.
         "ALTER TABLE weak_labels ADD COLUMN confidence TEXT",
     ),
+    "0005_queues_and_leases": _statements(
+        """CREATE TABLE queues (
+            assay TEXT NOT NULL, queue TEXT NOT NULL, document TEXT NOT NULL, changed_at TEXT NOT NULL,
+            PRIMARY KEY (assay, queue)) WITHOUT ROWID""",
+        """CREATE TABLE leases (
+            id INTEGER PRIMARY KEY, assay TEXT NOT NULL, queue TEXT NOT NULL, expert TEXT NOT NULL,
+            image_id TEXT NOT NULL, tile INTEGER NOT NULL, seat INTEGER NOT NULL CHECK (seat >= 0),
+            role TEXT NOT NULL, canvas TEXT NOT NULL, strategy TEXT NOT NULL, version TEXT NOT NULL,
+            score REAL NOT NULL, claimed_at TEXT NOT NULL, expires_at TEXT NOT NULL,
+            state TEXT NOT NULL DEFAULT 'held'
+                CHECK (state IN ('held', 'done', 'skipped', 'released', 'expired')),
+            ended_at TEXT, CHECK ((state = 'held') = (ended_at IS NULL)),
+            FOREIGN KEY (assay, image_id, tile) REFERENCES items (assay, image_id, tile))""",
+        # The promise itself: SQLite refuses a second hand-out, whatever the code above it does.
+        """CREATE UNIQUE INDEX leases_one_a_seat ON leases (assay, image_id, tile, seat)
+            WHERE state IN ('held', 'done')""",
+        """CREATE UNIQUE INDEX leases_once_an_expert ON leases (assay, image_id, tile, expert)
+            WHERE state = 'held'""",
+        "CREATE INDEX leases_by_item ON leases (assay, image_id, tile)",
+        "CREATE INDEX leases_held ON leases (assay, queue, expert) WHERE state = 'held'",
+        "CREATE INDEX leases_by_end ON leases (expires_at) WHERE state = 'held'",
+        """CREATE TABLE item_roles (
+            assay TEXT NOT NULL, image_id TEXT NOT NULL, tile INTEGER NOT NULL, role TEXT NOT NULL,
+            canvas TEXT NOT NULL, readers INTEGER NOT NULL CHECK (readers >= 1), queue TEXT NOT NULL,
+            strategy TEXT NOT NULL, version TEXT NOT NULL, given_at TEXT NOT NULL,
+            taken INTEGER NOT NULL DEFAULT 0,
+            PRIMARY KEY (assay, image_id, tile),
+            FOREIGN KEY (assay, image_id, tile) REFERENCES items (assay, image_id, tile)) WITHOUT ROWID""",
+        # Items that some have read or hold, and more are to read: few, however many were handed out.
+        """CREATE INDEX item_roles_short_of_readers ON item_roles (assay, queue, given_at)
+            WHERE taken > 0 AND taken < readers""",
+    ),
+    "0006_reviews": _statements(
+        # Corrections worth a second look; whether one is still open is read from corrections and leases.
+        """CREATE TABLE reviews (
+            id INTEGER PRIMARY KEY, assay TEXT NOT NULL, image_id TEXT NOT NULL, tile INTEGER NOT NULL,
+            expert TEXT NOT NULL, mask TEXT NOT NULL, score REAL NOT NULL, reason TEXT NOT NULL,
+            created_at TEXT NOT NULL, dismissed_by TEXT, dismissed_at TEXT,
+            UNIQUE (assay, image_id, tile, mask),
+            FOREIGN KEY (assay, image_id, tile) REFERENCES items (assay, image_id, tile),
+            CHECK ((dismissed_by IS NULL) = (dismissed_at IS NULL)))""",
+    ),
+    "0007_tabs_and_timings": _statements(
+        # In the place of "batches", which knew one tab a queue.
+        "DROP TABLE batches",
+        """CREATE TABLE tabs (
+            assay TEXT NOT NULL, queue TEXT NOT NULL, expert TEXT NOT NULL, view_id INTEGER NOT NULL,
+            items TEXT NOT NULL, set_at TEXT NOT NULL, PRIMARY KEY (assay, queue, expert)) WITHOUT ROWID""",
+        """CREATE TABLE timings (
+            assay TEXT NOT NULL, annotation_id INTEGER NOT NULL, expert TEXT NOT NULL,
+            expected_minutes REAL NOT NULL, lead_time_s REAL NOT NULL,
+            PRIMARY KEY (assay, annotation_id)) WITHOUT ROWID""",
+    ),
 }
 
 PREDICTIONS: dict[str, Migration] = {
@@ -98,6 +151,15 @@ PREDICTIONS: dict[str, Migration] = {
             score REAL NOT NULL, confidence REAL NOT NULL, reason TEXT NOT NULL, result TEXT NOT NULL,
             created_at TEXT NOT NULL, PRIMARY KEY (assay, version, image_id, tile)) WITHOUT ROWID""",
         "CREATE INDEX predictions_by_score ON predictions (assay, version, confidence)",
+    ),
+    "0002_scores": _statements(
+        # The scores of a ranking lie in a table of their own, scores_<id>, made by scores.py: a million
+        # rows are then written before their indexes, and dropped without touching those of another version.
+        """CREATE TABLE rankings (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, assay TEXT NOT NULL, version TEXT NOT NULL,
+            strategy TEXT NOT NULL, made_at TEXT NOT NULL, is_ready INTEGER NOT NULL DEFAULT 0)""",
+        """CREATE UNIQUE INDEX rankings_in_use ON rankings (assay, version, strategy)
+            WHERE is_ready""",
     ),
 }
 

@@ -236,7 +236,7 @@ class Cycles:
 
 
 class Publications:
-    """The saga of bringing a version into force, step by step, and the batches experts work on."""
+    """The saga of bringing a version into force, step by step."""
 
     def __init__(self, file: SqliteFile) -> None:
         self._file = file
@@ -268,30 +268,6 @@ class Publications:
         if row is None:
             return None
         return {**row, "window": [Item(image_id=i, tile=t) for i, t in json.loads(row["window"])]}
-
-    def set_batch(
-        self, assay: str, queue: str, version: str, items: Sequence[Item], view_id: int | None
-    ) -> None:
-        """Set the list of items an expert's tab shows, in the order of their score."""
-        with self._file.transaction() as db:
-            db["batches"].insert(
-                {
-                    "assay": assay,
-                    "queue": queue,
-                    "version": version,
-                    "items": json.dumps([[item.image_id, item.tile] for item in items]),
-                    "view_id": view_id,
-                    "created_at": now_iso(),
-                },
-                replace=True,
-            )
-
-    def batch(self, assay: str, queue: str) -> dict[str, Any] | None:
-        """The current list of a queue: ``version``, ``items``, ``view_id``."""
-        row = one(self._file.db, "SELECT * FROM batches WHERE assay = ? AND queue = ?", [assay, queue])
-        if row is None:
-            return None
-        return {**row, "items": [Item(image_id=i, tile=t) for i, t in json.loads(row["items"])]}
 
 
 def _model(row: Mapping[str, Any]) -> ModelVersion:

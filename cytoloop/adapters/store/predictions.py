@@ -74,6 +74,11 @@ class Predictions:
             for row in rows
         ]
 
+    def images(self, assay: str, version: str) -> set[str]:
+        """Ids of the images that a version has predictions of."""
+        sql = "SELECT DISTINCT image_id FROM predictions WHERE assay = ? AND version = ?"
+        return {row["image_id"] for row in self.file.db.query(sql, [assay, version])}
+
     def count(self, assay: str, version: str) -> int:
         """Items a version has predictions of."""
         sql = "SELECT count(*) AS n FROM predictions WHERE assay = ? AND version = ?"

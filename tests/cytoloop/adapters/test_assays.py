@@ -63,6 +63,18 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     assert (assay.cip.recipe, dict(assay.cip.parameters)) == ("cells2ch", {"sigma": 2.0})
 
 
+def test_queues_may_bring_their_policies(tmp_path: Path) -> None:
+    ada = {"name": "Ada", "email": "ada@lab.org"}
+    assay = read_assay(
+        write(tmp_path, changed(queues={"day": {"size": 20, "experts": [ada]}, "night": None}))
+    )
+    assert assay.queues == ("day", "night")
+    assert assay.queue_policies == {"day": {"size": 20, "experts": [ada]}}
+    names_alone = read_assay(write(tmp_path, changed(queues=["day", "night"])))
+    assert (names_alone.queues, names_alone.queue_policies) == (("day", "night"), {})
+    assert assay.digest == names_alone.digest, "who works when changes nothing that was made"
+
+
 def test_teachers_arrive_in_their_order(tmp_path: Path) -> None:
     cip = {
         "recipe": "cells2ch",
@@ -177,6 +189,14 @@ CIP = {"recipe": "cells2ch", "parameters": {"cell_sigma": 2}}
         (changed(queues=[]), "key 'queues'"),
         (changed(queues=["My queue"]), "key 'queues.0'"),
         (changed(queues=["a", "a"]), "queues are ['a', 'a'], expected each once"),
+        (changed(queues={}), "key 'queues'"),
+        (changed(queues={"My queue": None}), "key 'queues.0'"),
+        (
+            changed(queues={"a": {"size": 0}}),
+            "key 'queues.a': key 'size': got 0 (int), expected a whole number",
+        ),
+        (changed(queues={"a": None, "b": {"sise": 4}}), "key 'queues.b': key 'sise' is not known"),
+        (changed(queues={"a": 40}), "key 'queues.a': got 40 (int), expected a mapping of keys ['strategy'"),
         ("- a\n- b\n", "got list, expected a mapping with key 'name'"),
         ("", "got NoneType, expected a mapping with key 'name'"),
         ("name: [unclosed", "not YAML"),

@@ -187,6 +187,55 @@ def test_what_stands_does_not_depend_on_the_order_of_arrival(
     store.close()
 
 
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["submit", "skip", "delete"]),
+        st.integers(1, 2),  # an annotation's id may be given again, for another item
+        st.sampled_from([ITEM, OTHER]),
+        st.integers(0, 5),
+    ),
+    max_size=8,
+)
+
+
+@given(events=EVENTS)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_stands_of_an_item_is_the_same_asked_alone_or_with_all(
+    tmp_path: Path, events: list[tuple[str, int, Item, int]]
+) -> None:
+    store = Store(tmp_path / next(FOLDERS))
+    store.images.add(make_assay(), [make_record("a")])
+    for kind, annotation, item, minutes in events:
+        if kind == "submit":
+            submit(store, annotation, annotation, minutes, item)
+        elif kind == "skip":
+            skip(store, annotation, minutes, item)
+        else:
+            store.corrections.append_deletion("rosella", annotation)
+    assert store.corrections.is_finished("rosella", [ITEM, OTHER]) == store.corrections.finished_items(
+        "rosella"
+    )
+    standing_now = store.corrections.standing("rosella")
+    submitted = {i for i in (ITEM, OTHER) if "submitted" in store.corrections.of_item("rosella", i).values()}
+    assert submitted == set(standing_now)
+    store.close()
+
+
+def test_of_one_expert_a_mask_goes_before_a_skip(store: Store) -> None:
+    skip(store, 2, 9)
+    submit(store, 1, annotation=1, minutes=0)
+    submit(store, 1, annotation=3, minutes=0, expert="bob@example.com")
+    submit(store, 1, annotation=4, minutes=0, expert="eve@example.com")
+    skip(store, 5, 9, OTHER)
+    store.corrections.append_deletion("rosella", 4)
+    assert store.corrections.of_item("rosella", ITEM) == {
+        "ada@example.com": "submitted",
+        "bob@example.com": "submitted",
+    }
+    assert store.corrections.of_item("rosella", OTHER) == {"ada@example.com": "skipped"}
+    assert store.corrections.of_item("other", ITEM) == {}
+
+
 FOLDERS = (f"store{n}" for n in itertools.count())
 
 
@@ -205,3 +254,72 @@ def test_the_place_in_the_inbox_only_moves_on(store: Store) -> None:
     store.corrections.set_last_event(5)
     store.corrections.set_last_event(3)
     assert store.corrections.last_event() == 5
+
+
+# --- readings of several experts ---------------------------------------------------------------------
+
+
+ADA, BOB = "ada@example.com", "bob@example.com"
+
+
+def readings(store: Store, item: Item = ITEM) -> list[tuple[str, int]]:
+    """(expert, mask) of an item, the latest last."""
+    found = store.corrections.readings("rosella").get(item, [])
+    return [(reading.expert, MASKS.index(reading.mask)) for reading in found]
+
+
+def test_each_expert_has_a_reading_and_the_last_one_stands(store: Store) -> None:
+    submit(store, 1, annotation=1, minutes=5, expert=ADA)
+    submit(store, 2, annotation=2, minutes=3, expert=BOB)
+    submit(store, 3, annotation=3, item=OTHER, expert=BOB)
+    assert readings(store) == [(BOB, 2), (ADA, 1)]
+    assert readings(store, OTHER) == [(BOB, 3)]
+    assert standing(store) == {ITEM: 1, OTHER: 3}
+    assert store.corrections.readings("other") == {}
+
+
+def test_of_several_annotations_of_one_expert_the_latest_is_the_reading(store: Store) -> None:
+    submit(store, 1, annotation=1, minutes=0, expert=ADA)
+    submit(store, 2, annotation=2, minutes=1, expert=BOB)
+    submit(store, 3, annotation=3, minutes=2, expert=ADA)
+    assert readings(store) == [(BOB, 2), (ADA, 3)]
+    submit(store, 4, annotation=1, minutes=4, expert=ADA)
+    assert readings(store) == [(BOB, 2), (ADA, 4)]
+
+
+def test_what_was_skipped_or_deleted_is_no_reading(store: Store) -> None:
+    submit(store, 1, annotation=1, minutes=0, expert=ADA)
+    submit(store, 2, annotation=2, minutes=1, expert=BOB)
+    store.corrections.append_deletion("rosella", 2)
+    assert readings(store) == [(ADA, 1)]
+    skip(store, 1, 3)
+    assert readings(store) == []
+
+
+@given(
+    events=st.lists(
+        st.tuples(
+            st.sampled_from(["submit", "skip", "delete"]),
+            st.integers(1, 3),
+            st.integers(0, 9),
+            st.integers(0, 4),
+        ),
+        max_size=12,
+    )
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_last_reading_is_the_one_that_stands(
+    tmp_path: Path, events: list[tuple[str, int, int, int]]
+) -> None:
+    store = Store(tmp_path / next(FOLDERS))
+    store.images.add(make_assay(), [make_record("a")])
+    for kind, annotation, mask, minutes in events:
+        if kind == "submit":
+            submit(store, mask, annotation, minutes, expert=f"{annotation % 2}@lab.org")
+        elif kind == "skip":
+            skip(store, annotation, minutes)
+        else:
+            store.corrections.append_deletion("rosella", annotation)
+    last = {item: of_item[-1] for item, of_item in store.corrections.readings("rosella").items()}
+    assert last == store.corrections.standing("rosella")
+    store.close()

@@ -179,12 +179,3 @@ def test_an_interrupted_publication_is_found_again_with_its_window(store: Store)
 def test_a_publication_ends(store: Store, end: str) -> None:
     store.publications.advance(store.publications.begin("rosella", TWO, None, []), end)
     assert store.publications.unfinished("rosella") is None
-
-
-def test_a_batch_keeps_its_order_and_is_replaced_whole(store: Store) -> None:
-    assert store.publications.batch("rosella", "default") is None
-    store.publications.set_batch("rosella", "default", ONE, WINDOW, None)
-    store.publications.set_batch("rosella", "default", TWO, WINDOW[::-1], 4)
-    batch = store.publications.batch("rosella", "default")
-    assert batch is not None
-    assert (batch["version"], batch["items"], batch["view_id"]) == (TWO, WINDOW[::-1], 4)

@@ -137,6 +137,14 @@ def test_tasks_find_their_items(store: Store) -> None:
             store.images.item_of_task(assay, task)
 
 
+def test_tasks_can_be_asked_for_by_item(store: Store) -> None:
+    store.images.add(ASSAY, [make_record("a")])
+    first, second, third = (Item(image_id="a", tile=tile) for tile in range(3))
+    store.images.set_tasks("rosella", {first: 41, second: 42})
+    assert store.images.tasks_of("rosella", [second, third, Item(image_id="b", tile=0)]) == {second: 42}
+    assert store.images.tasks_of("other", [first]) == {}
+
+
 def test_a_task_id_that_was_given_again_shows_the_new_item(store: Store) -> None:
     store.images.add(ASSAY, [make_record("a")])
     store.images.set_tasks("rosella", {A0: 5})

@@ -1,0 +1,80 @@
+"""Benchmarks: they measure what they say, and a bar that is missed is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from cytoloop import cli
+from cytoloop.commands import bench
+from cytoloop.commands.bench import BenchOptions, Figure, Measured, run_benchmarks
+from cytoloop.domain.errors import InputError
+
+
+@pytest.fixture
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "HELD_BY_OTHERS", 3)
+    monkeypatch.setattr(bench, "CLIENTS", 4)
+    monkeypatch.setattr(bench, "CALLS", 3)
+    monkeypatch.setattr(bench, "IMAGES_AT_ONCE", 150)
+
+
+@pytest.mark.usefixtures("_small")
+def test_the_worklist_is_measured_on_a_home_of_the_size_asked_for(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    (found,) = run_benchmarks(["worklist"], BenchOptions(items=2000), lambda *step: told.append(step))
+    assert found.title.startswith("Worklists over 2,000 items, 120 leases; ")
+    values = {figure.name: figure.value for figure in found.figures}
+    assert values["items handed out twice"] == values["items short of what was asked"] == 0
+    timed = [name for name in values if not name.startswith("items ")]
+    assert all(values[name] > 0 for name in timed)
+    judged = {figure.name for figure in found.figures if figure.bar is not None}
+    assert {"worklist of 100, p99", "re-scoring all", "peak memory of the process"} <= judged
+    assert ("fill", 500, 500) in told
+
+
+def measured(_: BenchOptions, __: object) -> Measured:
+    figures = (
+        Figure(name="quick", value=1.5, unit="ms", bar=2),
+        Figure(name="slow", value=2.5, unit="ms", bar=2),
+        Figure(name="told", value=3, unit="s"),
+    )
+    return Measured(name="worklist", title="A title", figures=figures)
+
+
+def run(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    code = cli.run(["bench", *arguments])
+    return code, capsys.readouterr().out
+
+
+def test_a_bar_that_is_missed_is_told_and_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "BENCHMARKS", {"worklist": measured})
+    code, said = run([], capsys)
+    assert code == 0
+    lines = [line.split("│") for line in said.splitlines() if "│" in line]
+    assert [[cell.strip() for cell in line[1:-1]] for line in lines] == [
+        ["quick", "1.5 ms", "<= 2 ms", "met"],
+        ["slow", "2.5 ms", "<= 2 ms", "missed"],
+        ["told", "3 s", "", ""],
+    ]
+    code, said = run(["worklist", "--json"], capsys)
+    (document,) = json.loads(said)["benchmarks"]
+    assert (code, document["name"]) == (0, "worklist")
+    assert [(f["name"], f["is_met"]) for f in document["figures"]] == [
+        ("quick", True),
+        ("slow", False),
+        ("told", None),
+    ]
+
+
+def test_a_benchmark_that_is_not_known_is_refused_with_those_that_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(InputError, match=r"benchmark 'sleep' is not known; expected one of \['worklist'\]"):
+        run_benchmarks(["worklist", "sleep"], BenchOptions(items=1000), lambda *_: None)
+    assert run(["sleep"], capsys)[0] == 1
