@@ -34,14 +34,17 @@ class SmallHome:
     def of(self, split: Split) -> list[ImageRecord]:
         return self.store.images.all(self.assay.name, [split])
 
+    def truth_of(self, item: Item) -> NDArray[np.uint8]:
+        return self.truth[item.image_id][tiles_of(64, 64, self.assay.tiling)[item.tile].slices]
+
     def correct(
         self, image_id: str, tile: int, mask_HW: NDArray[np.uint8] | None = None
     ) -> NDArray[np.uint8]:
         """Save the truth of a tile (or another mask) as an expert would."""
-        if mask_HW is None:
-            mask_HW = self.truth[image_id][tiles_of(64, 64, self.assay.tiling)[tile].slices]
-        self.annotations += 1
         item = Item(image_id=image_id, tile=tile)
+        if mask_HW is None:
+            mask_HW = self.truth_of(item)
+        self.annotations += 1
         correction = make_correction(item, self.annotations, self.annotations)
         self.store.corrections.append(self.assay.name, correction, self.store.masks.put(mask_HW))
         return mask_HW
