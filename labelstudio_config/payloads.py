@@ -26,6 +26,8 @@ FROM_NAME = "tag"
 TO_NAME = "image"
 ITEM_KEY = "item"
 """Key in the task data that names the item in one word: what a worklist tab filters by."""
+DOUBT_KEY = "doubt"
+"""Key in the task data, and name of the control, that shows what the model doubts."""
 DRAWN_FROM = 128
 """Smallest alpha that counts as drawn; it is also what the editor shows (its strokes have soft edges)."""
 
@@ -141,12 +143,15 @@ class TaskData:
     plate: str = ""
     well: str = ""
     field: str = ""
+    doubt: str | None = None
+    """URL of the doubt map; None in tasks that show none."""
 
     def document(self) -> dict[str, Any]:
         """The ``data`` of the task, as JSON."""
         return {
             "image": self.image,
             **{channel_key(number): url for number, url in enumerate(self.channels)},
+            **({} if self.doubt is None else {DOUBT_KEY: self.doubt}),
             ITEM_KEY: f"{self.image_id}/{self.tile}",
             "image_id": self.image_id,
             "image_key": self.image_key,
@@ -162,7 +167,13 @@ def channel_key(number: int) -> str:
     return f"channel_{number}"
 
 
-def task_data(record: ImageRecord, tile: int, image_url: str, channel_urls: Sequence[str]) -> dict[str, Any]:
+def task_data(
+    record: ImageRecord,
+    tile: int,
+    image_url: str,
+    channel_urls: Sequence[str],
+    doubt_url: str | None = None,
+) -> dict[str, Any]:
     """The ``data`` of the task that shows one tile of an image."""
     return TaskData(
         image=image_url,
@@ -173,6 +184,7 @@ def task_data(record: ImageRecord, tile: int, image_url: str, channel_urls: Sequ
         plate=record.plate,
         well=record.well,
         field=record.field,
+        doubt=doubt_url,
     ).document()
 
 
@@ -194,7 +206,7 @@ def parse_task_data(data: object, where: str) -> TaskData:
         image_id=_text(known, "image_id", where),
         image_key=_text(known, "image_key", where),
         tile=_whole(known, "tile", where, least=0),
-        **{key: _text(known, key, where) for key in ("plate", "well", "field") if key in known},
+        **{key: _text(known, key, where) for key in ("plate", "well", "field", DOUBT_KEY) if key in known},
     )
 
 

@@ -13,8 +13,9 @@ from cytoloop.domain.errors import ConfigError, LabelStudioRefused, StateError
 from cytoloop.domain.types import ImageRecord, Item
 from labelstudio_config.client import LabelStudioClient
 from labelstudio_config.connection import LabelStudioNotFound
+from labelstudio_config.doubt import doubt_url, ensure_doubts
 from labelstudio_config.intake import forget_tasks
-from labelstudio_config.payloads import task_data
+from labelstudio_config.payloads import DOUBT_KEY, ITEM_KEY, task_data
 from labelstudio_config.renders import render_folder, render_images, view_urls
 from labelstudio_config.schema import labeling_config
 
@@ -35,6 +36,8 @@ INSTRUCTION = (
     "<b>Label Tasks As Displayed</b>. Items come in the order in which a look at them helps most.</p><p>Select a region in the list on the right, then "
     "<b>B</b> paints and <b>E</b> erases. Paint <b>Ignore</b> where nobody could tell. <b>Submit</b> when "
     "the masks are right: what is not painted counts as background.</p>"
+    "<p><b>Doubt</b> shows in yellow where the model is unsure: look there first, but not there alone. Some items show "
+    "none, so that it leads nobody's hand.</p>"
 )
 
 
@@ -60,11 +63,34 @@ def set_up_project(label_studio: LabelStudioClient, store: Store, assay: Assay) 
         project_id = label_studio.create_project(f"cytoloop {assay.name}", config, **fields)
         store.assays.update(assay.name, project_id=project_id)
     else:
+        # First the tasks: one that lacks what the config shows gives an editor with an error in it.
+        _complete_tasks(label_studio, store, assay, project_id)
         label_studio.update_project(project_id, label_config=config, **fields)
     folder = render_folder(store.home, assay.name)
     folder.mkdir(parents=True, exist_ok=True)
     label_studio.ensure_local_storage(project_id, str(folder), f"cytoloop {assay.name}")
     return project_id
+
+
+def _complete_tasks(label_studio: LabelStudioClient, store: Store, assay: Assay, project_id: int) -> None:
+    """Give tasks that were imported before there were doubt maps the URL of theirs.
+
+    Label Studio takes a labeling config that shows what a task lacks without a word. Tasks that are not
+    ours are left alone.
+    """
+    lacking = label_studio.tasks_lacking(project_id, DOUBT_KEY)
+    if not lacking:
+        return
+    # Told by what the tasks say of themselves: Label Studio gives ids anew.
+    items = {f"{item.image_id}/{item.tile}": item for item in store.images.tasks(assay.name)}
+    records = {record.image_id: record for record in store.images.all(assay.name)}
+    ours = [(task, items[name]) for task in lacking if (name := str(task["data"].get(ITEM_KEY))) in items]
+    for task, item in ours:
+        record = records[item.image_id]
+        ensure_doubts(store.home, assay, record)
+        url = doubt_url(record, item.tile, assay)
+        label_studio.set_task_data(task["id"], {**task["data"], DOUBT_KEY: url})
+    logger.info("tasks have a doubt map now assay=%s tasks=%d", assay.name, len(ours))
 
 
 def connect(label_studio: LabelStudioClient, store: Store, assay: Assay, settings: Settings) -> None:
@@ -146,7 +172,7 @@ def _not_yet_imported(
 
 def _document(record: ImageRecord, item: Item, assay: Assay) -> dict[str, object]:
     composite, *channels = view_urls(record, item.tile, assay)
-    return task_data(record, item.tile, composite, channels)
+    return task_data(record, item.tile, composite, channels, doubt_url(record, item.tile, assay))
 
 
 def _exists(label_studio: LabelStudioClient, project_id: int) -> bool:

@@ -2,6 +2,7 @@
 
 The composite is the only picture that is drawn on. Each raw channel stands beside it, in grey, as an
 image of its own without controls: a faint signal that the composite hides can be looked at, not painted.
+So does the map of what the model doubts.
 """
 
 from __future__ import annotations
@@ -10,18 +11,31 @@ from xml.etree import ElementTree as ET
 
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import UnsupportedLabelConfig
-from labelstudio_config.payloads import FROM_NAME, TO_NAME, channel_key
+from labelstudio_config.payloads import DOUBT_KEY, FROM_NAME, TO_NAME, channel_key
+
+DOUBT_HEADER = "Doubt (in yellow)"
 
 _SIDE_BY_SIDE = "display: flex; align-items: flex-start; gap: 12px"
-_LARGE = "flex: 3 1 0; min-width: 0"
+_LARGE = "flex: 4 1 0; min-width: 0"
 _SMALL = "flex: 1 1 0; min-width: 0"
+_BESIDE = "cytoloop-beside"
+_TOOLBAR = "42px"
+_STYLE = f"""
+.lsf-object {{ padding-right: {_TOOLBAR}; box-sizing: border-box; }}
+.lsf-toolbar {{ margin-right: -{_TOOLBAR}; flex-shrink: 0; }}
+.{_BESIDE} .lsf-object {{ padding-right: 0; }}
+.{_BESIDE} .lsf-toolbar {{ display: none; }}
+"""
+"""Keeps room for the toolbar: Label Studio fits the picture into a width that its toolbar then takes a part
+of, and the outer 3 % of an item would be out of sight. The pictures beside it are not drawn on and need none.
+"""
 
 
 def labeling_config(assay: Assay) -> str:
     """XML of the project that corrects this assay's items.
 
     One ``BrushLabels`` with a label per drawn class and the ignore label; the task needs the keys
-    ``image`` and ``channel_0``… (``payloads.TaskData``).
+    ``image``, ``channel_0``… and ``doubt`` (``payloads.TaskData``).
     """
     root = ET.Element("View")
     brush = ET.SubElement(root, "BrushLabels", name=FROM_NAME, toName=TO_NAME)
@@ -30,23 +44,34 @@ def labeling_config(assay: Assay) -> str:
         if label.hotkey:
             attributes["hotkey"] = label.hotkey
         ET.SubElement(brush, "Label", attributes)
-    show_pictures(root, assay)
+    show_pictures(root, assay, with_doubt=True)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode")
 
 
-def show_pictures(parent: ET.Element, assay: Assay) -> None:
-    """Add the composite, which is drawn on, and beside it each channel alone where there are several."""
+def show_pictures(parent: ET.Element, assay: Assay, with_doubt: bool = False) -> None:
+    """Add the composite, which is drawn on, and beside it each channel alone where there are several.
+
+    ``with_doubt`` adds the map of what the model doubts, below the channels.
+    """
+    ET.SubElement(parent, "Style").text = _STYLE
     row = ET.SubElement(parent, "View", style=_SIDE_BY_SIDE)
     large = ET.SubElement(row, "View", style=_LARGE)
     names = " + ".join(channel.name for channel in assay.channels)
     ET.SubElement(large, "Header", value=f"Composite: {names}", size="5")
     _image(large, TO_NAME, {"zoomControl": "true", "brightnessControl": "true", "contrastControl": "true"})
+    beside = []
     if len(assay.channels) > 1:
-        small = ET.SubElement(row, "View", style=_SMALL)
-        for number, channel in enumerate(assay.channels):
-            ET.SubElement(small, "Header", value=channel.name, size="5")
-            _image(small, channel_key(number), {"zoomControl": "false"})
+        beside += [(channel.name, channel_key(number)) for number, channel in enumerate(assay.channels)]
+    if with_doubt:
+        beside.append((DOUBT_HEADER, DOUBT_KEY))
+    if beside:
+        small = ET.SubElement(row, "View", style=_SMALL, className=_BESIDE)
+        for header, key in beside:
+            ET.SubElement(small, "Header", value=header, size="5")
+            # Shown smaller than it is: unsmoothed, thin lines of the doubt map would break up.
+            smoothing = {"smoothing": "true"} if key == DOUBT_KEY else {}
+            _image(small, key, {"zoomControl": "false", **smoothing})
 
 
 def check_label_config(xml: str, assay: Assay) -> None:

@@ -180,6 +180,9 @@ def test_task_data_comes_back_as_written() -> None:
         "field": "1",
     }
     assert parse_task_data({**document, "note": "of the lab"}, "task 1").document() == document
+    with_doubt = task_data(record, 2, "/i.png", ["/c0.png", "/c1.png"], "/doubt.png")
+    assert with_doubt == {**document, "doubt": "/doubt.png"}
+    assert parse_task_data(with_doubt, "task 1").document() == with_doubt
 
 
 @pytest.mark.parametrize(
@@ -192,6 +195,7 @@ def test_task_data_comes_back_as_written() -> None:
         ({"image": 5}, "task 41: image is 5"),
         ({"plate": 5}, "task 41: plate is 5"),
         ({"channel_0": None}, "task 41: channel_0 is None"),
+        ({"doubt": 5}, "task 41: doubt is 5, expected text"),
     ],
 )
 def test_task_data_that_is_not_ours_is_refused(change: dict[str, Any], message: str) -> None:

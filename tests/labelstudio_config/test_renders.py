@@ -90,7 +90,7 @@ def test_views_that_exist_are_left_alone(tiny: Tiny) -> None:
 def test_a_plate_keeps_the_range_it_was_first_shown_with(tiny: Tiny) -> None:
     assay = dataclasses.replace(tiny.assay, display=Display(scope="plate"))
     first, second = tiny.store.images.all(tiny.name)
-    for path in render_folder(tiny.home, tiny.name).iterdir():
+    for path in render_folder(tiny.home, tiny.name).glob("*.png"):
         path.unlink()
     render_images(tiny.store, assay, [first])
     before = tiny.store.images.display_ranges(tiny.name, "P")

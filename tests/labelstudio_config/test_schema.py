@@ -6,6 +6,7 @@ import pytest
 
 from cytoloop.domain.assay import Assay, Channel, Cip, LabelClass
 from cytoloop.domain.errors import UnsupportedLabelConfig
+from labelstudio_config.boxing import boxing_config
 from labelstudio_config.schema import check_label_config, labeling_config
 
 
@@ -39,13 +40,25 @@ def test_each_channel_stands_beside_the_composite_under_its_name() -> None:
         ("image", "$image"),
         ("channel_0", "$channel_0"),
         ("channel_1", "$channel_1"),
+        ("doubt", "$doubt"),
     ]
-    assert [h.get("value") for h in root.iter("Header")] == ["Composite: gal3 + LC3", "gal3", "LC3"]
+    headers = [h.get("value") for h in root.iter("Header")]
+    assert headers == ["Composite: gal3 + LC3", "gal3", "LC3", "Doubt (in yellow)"]
 
 
 def test_a_single_channel_is_not_shown_twice() -> None:
     root = ET.fromstring(labeling_config(assay_of("dye")))
-    assert [i.get("name") for i in root.iter("Image")] == ["image"]
+    assert [i.get("name") for i in root.iter("Image")] == ["image", "doubt"]
+
+
+def test_nothing_can_be_drawn_on_the_doubt_map() -> None:
+    root = ET.fromstring(labeling_config(assay_of("gal3", "LC3")))
+    assert [e.get("toName") for e in root.iter() if "toName" in e.attrib] == ["image"]
+
+
+def test_studies_that_share_the_pictures_show_no_doubt() -> None:
+    root = ET.fromstring(boxing_config(assay_of("gal3", "LC3")))
+    assert [i.get("name") for i in root.iter("Image")] == ["image", "channel_0", "channel_1"]
 
 
 def test_our_own_config_is_accepted() -> None:
