@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from cytoloop.domain.errors import LabelStudioRefused, LabelStudioUnavailable
+from cytoloop.domain.errors import InputError, LabelStudioRefused, LabelStudioUnavailable
 from labelstudio_config.connection import Connection, LabelStudioNotFound
 from labelstudio_config.payloads import ITEM_KEY, parse_time
 
@@ -28,6 +28,8 @@ PREDICTION_BYTES = 8_000_000
 """Bulk calls are cut here: each stays within seconds, and an error costs one piece."""
 _BULK_TIMEOUT_S = 300.0
 _ID_PAGE = 1000
+_WITHDRAWN = "withdrawn_"
+"""Key in the task data, before a user's id, under which something stands while this user is not to get it."""
 
 _HIDDEN_COLUMNS = tuple(
     f"tasks:{column}"
@@ -35,7 +37,13 @@ _HIDDEN_COLUMNS = tuple(
         *("inner_id", "completed_at", "cancelled_annotations", "total_predictions", "annotations_results"),
         *("annotations_ids", "predictions_model_versions", "predictions_results", "file_upload"),
         *("storage_filename", "created_at", "updated_at", "updated_by", "avg_lead_time", "draft_exists"),
-        *("data.image_id", "data.image_key", "data.tile", *(f"data.channel_{n}" for n in range(8))),
+        *(
+            "data.image_id",
+            "data.image_key",
+            "data.tile",
+            "data.doubt",
+            *(f"data.channel_{n}" for n in range(8)),
+        ),
     )
 )
 """What a worklist tab leaves out: an expert looks for the picture, the well, the score and who was there."""
@@ -255,6 +263,71 @@ class LabelStudioClient:
         """Ids of all tasks of the project."""
         return self._filtered_ids(project_id, [])
 
+    def tasks_lacking(self, project_id: int, key: str) -> list[Json]:
+        """Tasks whose data have no ``key``, or nothing under it: ``id`` and ``data`` as imported."""
+        tasks: list[Json] = []
+        last = 0
+        while True:
+            items = [
+                _filter(f"data.{key}", "empty", "String", True),
+                _filter("id", "greater", "Number", last),
+            ]
+            page = self._tasks(project_id, items, ["tasks:id"], "task_only", 1, _ID_PAGE)
+            tasks += page
+            if len(page) < _ID_PAGE:
+                return tasks
+            last = page[-1]["id"]
+
+    def set_task_data(self, task_id: int, data: Mapping[str, Any]) -> None:
+        """Replace the data of a task as a whole; annotations and predictions stay. ``updated_at`` moves."""
+        self._object("PATCH", f"/api/tasks/{task_id}/", body={"data": dict(data)})
+
+    def set_readers(self, task_id: int, readers: int) -> None:
+        """How many experts a task is handed to; what is submitted beyond that is taken all the same.
+
+        Label Studio goes on calling a task labeled that was so before more readers were wanted, and would
+        hand it to none of them: that is put right here. An import, or any change of the project but of
+        its ``maximum_annotations``, leaves the number of a task alone.
+        """
+        if readers < 1:
+            raise InputError(f"task {task_id}: {readers} readers, expected 1 or more")
+        path = f"/api/tasks/{task_id}/"
+        task = self._object("PATCH", path, body={"overlap": readers})
+        is_labeled = task["total_annotations"] >= readers
+        if task["is_labeled"] != is_labeled:
+            self._object("PATCH", path, body={"is_labeled": is_labeled})
+
+    def withdraw_tasks(self, project_id: int, task_ids: Sequence[int], user_id: int) -> None:
+        """Keep tasks from a user: they leave the tab of this user, on a page that is open already too.
+
+        A page keeps the filters that its tab had when it was loaded, and asks for the next task with
+        these. So a tab for a user (``ensure_view``) has a filter on a key in the task data, which is set
+        here, a fifth of a second each. The task that is on the screen can still be submitted.
+        """
+        key = _withdrawn_key(user_id)
+        for task in self._tasks_by_id(project_id, task_ids):
+            if not task["data"].get(key):
+                self.set_task_data(task["id"], {**task["data"], key: "withdrawn"})
+
+    def list_drafts(self, project_id: int, task_ids: Sequence[int]) -> list[Json]:
+        """Unsubmitted work of any user on these tasks, without the masks.
+
+        ``task``, ``user`` (an e-mail), ``created_at``, ``updated_at``, ``lead_time`` and ``annotation`` (the
+        one that is being changed; None: nothing was submitted yet). The editor saves one five seconds
+        after the last stroke; it moves no ``updated_at`` of a task and sends no event.
+        """
+        drafts: list[Json] = []
+        for start in range(0, len(task_ids), _ID_PAGE):
+            items = [
+                _filter("id", "in_list", "Number", list(task_ids[start : start + _ID_PAGE])),
+                _filter("draft_exists", "equal", "Boolean", True),
+            ]
+            # Of the drafts themselves a list of tasks holds only those of the one who asks.
+            for task in self._tasks(project_id, items, ["tasks:id"], "task_only", 1, _ID_PAGE):
+                found = self._list("GET", f"/api/tasks/{task['id']}/drafts")
+                drafts += [{key: value for key, value in d.items() if key != "result"} for d in found]
+        return drafts
+
     def get_task(self, task_id: int) -> Json:
         """One task with its annotations and predictions.
 
@@ -279,7 +352,7 @@ class LabelStudioClient:
         parent_prediction: int | None = None,
         was_cancelled: bool = False,
     ) -> Json:
-        """Submit (or skip) as the editor does."""
+        """Submit (or skip) as the editor does; refused if the prediction it began with is gone."""
         body: Json = {"result": list(result), "was_cancelled": was_cancelled}
         if lead_time is not None:
             body["lead_time"] = lead_time
@@ -292,7 +365,7 @@ class LabelStudioClient:
         return self._object("PATCH", f"/api/annotations/{annotation_id}/", body=fields)
 
     def delete_annotation(self, annotation_id: int) -> None:
-        """Delete an annotation."""
+        """Delete an annotation; a task whose skip is deleted is handed to the one who skipped it again."""
         self._connection.call("DELETE", f"/api/annotations/{annotation_id}/")
 
     def export(self, project_id: int) -> list[Json]:
@@ -323,6 +396,36 @@ class LabelStudioClient:
             created += int(answer["created"])
         return created
 
+    def replace_predictions(self, project_id: int, predictions: Iterable[Mapping[str, Any]]) -> int:
+        """Make tasks hold these predictions in place of what they hold of the same version; how many do.
+
+        Each keeps its id, so that an editor that is open with the old one can still submit. A third of a
+        second each; what a task lacks is pushed (count it, as with ``push_predictions``). Of several
+        predictions of one version, whose scores Label Studio would average, one is left.
+
+        Raises
+        ------
+        InputError
+            If a score lies outside 0…1: on this way Label Studio would store it.
+        """
+        lacking: list[Mapping[str, Any]] = []
+        replaced = 0
+        for wanted in predictions:
+            score = float(wanted["score"])
+            if not 0 <= score <= 1:
+                raise InputError(f"task {wanted['task']}: score {score}, expected 0 to 1")
+            stored = self._list("GET", "/api/predictions/", params={"task": wanted["task"]})
+            same = sorted(p["id"] for p in stored if p["model_version"] == wanted["model_version"])
+            if not same:
+                lacking.append(wanted)
+                continue
+            body = {"score": score, "result": list(wanted["result"])}
+            self._object("PATCH", f"/api/predictions/{same[0]}/", body=body)
+            for double in same[1:]:
+                self._connection.call("DELETE", f"/api/predictions/{double}/")
+            replaced += 1
+        return replaced + (self.push_predictions(project_id, lacking) if lacking else 0)
+
     def prediction_tasks(self, project_id: int, version: str) -> set[int]:
         """Ids of the tasks that hold a prediction of this version.
 
@@ -352,7 +455,11 @@ class LabelStudioClient:
         return {entry["model_version"]: entry["count"] for entry in answer["static"]}
 
     def delete_model_version(self, project_id: int, version: str) -> int:
-        """Delete all predictions of a version; how many there were."""
+        """Delete all predictions of a version; how many there were.
+
+        Whoever has a task open that began with one of them can no longer submit it (400), and has to
+        reload the page and begin with the last draft.
+        """
         answer = self._object(
             "DELETE",
             f"/api/projects/{project_id}/model-versions/",
@@ -368,23 +475,43 @@ class LabelStudioClient:
         return self._list("GET", "/api/dm/views/", params={"project": project_id})
 
     def ensure_view(
-        self, project_id: int, title: str, task_ids: Sequence[int], ordering: Sequence[str]
+        self,
+        project_id: int,
+        title: str,
+        task_ids: Sequence[int],
+        ordering: Sequence[str],
+        user_id: int | None = None,
     ) -> int:
         """The tab of this title, made to show exactly these tasks in this order; its id.
 
-        ``ordering`` as Label Studio writes it: ``tasks:predictions_score``, lowest first.
+        ``ordering`` as Label Studio writes it: ``tasks:predictions_score``, lowest first. A page that is
+        open keeps to the old tasks, in the order of the scores of the day, until it is loaded again.
+        A tab for the user ``user_id`` loses what is withdrawn from this user at once; these tasks are
+        given back.
 
         The tasks are told by their ``item``, in one regular expression. The API takes a list of ids
         (``in_list``) as well, but then the page never loads, for its user interface knows no such
         operator; and one filter per id makes each next task ten times slower at 500 (1.2 s).
         """
-        names = "|".join(re.escape(name) for name in self._item_names(project_id, task_ids))
+        tasks = self._tasks_by_id(project_id, task_ids)
+        names = "|".join(re.escape(task["data"][ITEM_KEY]) for task in tasks)
         items = [_filter(f"data.{ITEM_KEY}", "regex", "String", f"^(?:{names})$")]
+        hidden = list(_HIDDEN_COLUMNS)
+        marks = self._withdrawn_columns(project_id)
+        if user_id is not None:
+            key = _withdrawn_key(user_id)
+            self._give_back(tasks, key, is_known=key in marks)
+            # "empty" is the one operator that a task without the key passes.
+            items.append(_filter(f"data.{key}", "empty", "String", True))
+            marks.add(key)
+        # Those of other users too, whose marks may come later: the tab would show them as columns.
+        marks.update(_withdrawn_key(user["id"]) for user in self.list_users())
+        hidden += [f"tasks:data.{mark}" for mark in sorted(marks)]
         filters = {"conjunction": "and", "items": items}
         data = {"type": "list", "title": title, "target": "tasks", "gridWidth": 4, "columnsWidth": {}}
         data |= {"columnsDisplayType": {}, "filters": filters, "ordering": list(ordering)}
         # Both keys must be there: without "labeling" every list of this tab is a 500.
-        data["hiddenColumns"] = {"explore": list(_HIDDEN_COLUMNS), "labeling": list(_HIDDEN_COLUMNS)}
+        data["hiddenColumns"] = {"explore": hidden, "labeling": hidden}
         body = {"project": project_id, "data": data}
         for view in self.list_views(project_id):
             if view["data"].get("title") == title:
@@ -409,19 +536,39 @@ class LabelStudioClient:
 
     # --- helpers ------------------------------------------------------------------------------------------
 
-    def _item_names(self, project_id: int, task_ids: Sequence[int]) -> list[str]:
-        names: dict[int, Any] = {}
+    def _tasks_by_id(self, project_id: int, task_ids: Sequence[int]) -> list[Json]:
+        """``id`` and ``data`` of items' tasks, in this order."""
+        found: dict[int, Json] = {}
         for start in range(0, len(task_ids), _ID_PAGE):
             items = [_filter("id", "in_list", "Number", list(task_ids[start : start + _ID_PAGE]))]
             for task in self._tasks(project_id, items, ["tasks:id"], "task_only", 1, _ID_PAGE):
-                names[task["id"]] = task["data"].get(ITEM_KEY)
-        lacking = [task_id for task_id in task_ids if not isinstance(names.get(task_id), str)]
+                if isinstance(task["data"].get(ITEM_KEY), str):
+                    found[task["id"]] = task
+        lacking = [task_id for task_id in task_ids if task_id not in found]
         if lacking:
             raise LabelStudioRefused(
                 f"Label Studio: {len(lacking)} tasks are not in project {project_id}, or their data have no "
                 f"{ITEM_KEY!r}: {lacking[:5]}"
             )
-        return [names[task_id] for task_id in task_ids]
+        return [found[task_id] for task_id in task_ids]
+
+    def _withdrawn_columns(self, project_id: int) -> set[str]:
+        answer = self._object("GET", "/api/dm/columns/", params={"project": project_id})
+        names = [str(column["id"]) for column in answer["columns"] if column.get("parent") == "data"]
+        return {name for name in names if name.startswith(_WITHDRAWN)}
+
+    def _give_back(self, tasks: Sequence[Json], key: str, is_known: bool) -> None:
+        """Clear a user's mark, and see to it that one task carries the key.
+
+        The page drops a filter on a key that no task of the project has, without a word. Null under it
+        counts as nothing; an empty text does so only where the project's first task has text there.
+        """
+        for task in tasks:
+            if task["data"].get(key):
+                self.set_task_data(task["id"], {**task["data"], key: None})
+                is_known = True
+        if tasks and not is_known:
+            self.set_task_data(tasks[0]["id"], {**tasks[0]["data"], key: None})
 
     def _filtered_ids(self, project_id: int, items: list[Json]) -> set[int]:
         ids: set[int] = set()
@@ -469,6 +616,10 @@ class LabelStudioClient:
                 f"Label Studio: {method} {path} answered {type(answer).__name__}, expected a JSON list"
             )
         return answer
+
+
+def _withdrawn_key(user_id: int) -> str:
+    return f"{_WITHDRAWN}{user_id}"
 
 
 def _filter(column: str, operator: str, kind: str, value: Any) -> Json:

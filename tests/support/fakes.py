@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from cytoloop.domain.errors import LabelStudioRefused, LabelStudioUnavailable
+from cytoloop.domain.errors import InputError, LabelStudioRefused, LabelStudioUnavailable
 
 Json = dict[str, Any]
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -56,6 +56,9 @@ class FakeLabelStudio:
         self.predictions: dict[int, Json] = {}
         self.annotations: dict[int, Json] = {}
         self.views: dict[int, Json] = {}
+        self.drafts: dict[tuple[int, int], Json] = {}
+        self.readers: dict[int, int] = {}
+        self.withdrawn: set[tuple[int, int | None]] = set()
         self.users = [EXPERT, OTHER_EXPERT]
         self.listener: Callable[[bytes], object] | None = None
         self.is_down = False
@@ -118,6 +121,27 @@ class FakeLabelStudio:
         return len(kept)
 
     @asked
+    def replace_predictions(self, project_id: int, predictions: Sequence[Mapping[str, Any]]) -> int:
+        """In place where a task holds one of the version: it keeps its id."""
+        self._check(project_id)
+        replaced, lacking = 0, []
+        for wanted in predictions:
+            same = [
+                number
+                for number, stored in sorted(self.predictions.items())
+                if (stored["task"], stored["model_version"]) == (wanted["task"], wanted["model_version"])
+            ]
+            if not 0 <= wanted["score"] <= 1:
+                raise InputError(f"task {wanted['task']}: score {wanted['score']}, expected 0 to 1")
+            if not same:
+                lacking.append(wanted)
+                continue
+            self.predictions[same[0]] = {"id": same[0], **json.loads(json.dumps(dict(wanted)))}
+            self._drop_predictions(same[1:])
+            replaced += 1
+        return replaced + (self.push_predictions(project_id, lacking) if lacking else 0)
+
+    @asked
     def prediction_tasks(self, project_id: int, version: str) -> set[int]:
         """Tasks that hold a prediction of a version."""
         self._check(project_id)
@@ -145,25 +169,55 @@ class FakeLabelStudio:
         """Deleting the version in force leaves none in force."""
         self._check(project_id)
         doomed = [number for number, p in self.predictions.items() if p["model_version"] == version]
-        for number in doomed:
-            del self.predictions[number]
+        self._drop_predictions(doomed)
         if self.model_version == version:
             self.model_version = None
         return len(doomed)
 
     @asked
     def ensure_view(
-        self, project_id: int, title: str, task_ids: Sequence[int], ordering: Sequence[str]
+        self,
+        project_id: int,
+        title: str,
+        task_ids: Sequence[int],
+        ordering: Sequence[str],
+        user_id: int | None = None,
     ) -> int:
-        """The tab of a title."""
+        """The tab of a title; what it shows is given back to its user."""
         self._check(project_id)
         lacking = [task_id for task_id in task_ids if task_id not in self.tasks]
         if lacking:
             raise LabelStudioRefused(f"Label Studio: tasks {lacking} are not in project {project_id}")
         known = [number for number, view in self.views.items() if view["title"] == title]
         number = known[0] if known else len(self.views) + 1
-        self.views[number] = {"title": title, "tasks": set(task_ids), "ordering": tuple(ordering)}
+        self.views[number] = {
+            "title": title,
+            "tasks": set(task_ids),
+            "ordering": tuple(ordering),
+            "user": user_id,
+        }
+        self.withdrawn -= {(task_id, user_id) for task_id in task_ids}
         return number
+
+    @asked
+    def withdraw_tasks(self, project_id: int, task_ids: Sequence[int], user_id: int) -> None:
+        """Open pages of this user's tab leave these out."""
+        self._check(project_id)
+        for task_id in task_ids:
+            self._task(task_id)["updated_at"] = self._tick()
+            self.withdrawn.add((task_id, user_id))
+
+    @asked
+    def set_readers(self, task_id: int, readers: int) -> None:
+        """How many experts a task is handed to."""
+        self._task(task_id)["updated_at"] = self._tick()
+        self.readers[task_id] = readers
+
+    @asked
+    def list_drafts(self, project_id: int, task_ids: Sequence[int]) -> list[Json]:
+        """Drafts of every user."""
+        self._check(project_id)
+        return [copy.deepcopy(d) for d in self.drafts.values() if d["task"] in set(task_ids)]
 
     def import_tasks(self, project_id: int, documents: Sequence[Mapping[str, Any]]) -> list[int]:
         """Not of the port: what ``labelstudio_config.project`` asks of the client."""
@@ -185,12 +239,21 @@ class FakeLabelStudio:
     def delete_task(self, task_id: int) -> None:
         """A task with its annotations and predictions; its webhook names the task alone."""
         del self.tasks[task_id]
+        self.readers.pop(task_id, None)
+        self.withdrawn = {mark for mark in self.withdrawn if mark[0] != task_id}
+        self.drafts = {k: d for k, d in self.drafts.items() if d["task"] != task_id}
         self.annotations = {k: a for k, a in self.annotations.items() if a["task"] != task_id}
         self.predictions = {k: p for k, p in self.predictions.items() if p["task"] != task_id}
         self._send("TASKS_DELETED", tasks=[{"id": task_id}])
 
     def annotate(self, task_id: int, result: Sequence[Mapping[str, Any]], **fields: Any) -> int:
-        """Submit (or, with ``was_cancelled``, skip) as an expert; returns the annotation's id."""
+        """Submit (or, with ``was_cancelled``, skip) as an expert; returns the annotation's id.
+
+        Refused where the prediction it began with is gone. The expert's draft of the task goes.
+        """
+        parent = fields.get("parent_prediction")
+        if parent is not None and parent not in self.predictions:
+            raise LabelStudioRefused(f"Label Studio: POST annotations answered 400: Invalid pk {parent}")
         self._annotation_ids += 1
         moment = self._tick()
         annotation = {
@@ -207,6 +270,7 @@ class FakeLabelStudio:
             **fields,
         }
         self.annotations[annotation["id"]] = annotation
+        self.drafts.pop((task_id, annotation["completed_by"]), None)
         self.tasks[task_id]["updated_at"] = moment
         self._send("ANNOTATION_CREATED", annotation=annotation, task=self._task_of_event(task_id))
         return annotation["id"]
@@ -223,6 +287,41 @@ class FakeLabelStudio:
         task_id = self.annotations.pop(annotation_id)["task"]
         self.tasks[task_id]["updated_at"] = self._tick()
         self._send("ANNOTATIONS_DELETED", annotations=[{"id": annotation_id}])
+
+    def draft(self, task_id: int, user_id: int = EXPERT["id"], annotation_id: int | None = None) -> None:
+        """What the editor saves five seconds after a stroke: without event, and the task stays as old."""
+        moment = self._tick()
+        known = self.drafts.get((task_id, user_id), {"created_at": moment})
+        email = next(user["email"] for user in self.users if user["id"] == user_id)
+        self.drafts[task_id, user_id] = {
+            "task": task_id,
+            "user": email,
+            "annotation": annotation_id,
+            "lead_time": 5.0,
+            "created_at": known["created_at"],
+            "updated_at": moment,
+        }
+
+    def open_tab(self, title: str) -> Callable[[int], int | None]:
+        """The label stream of a tab: a function that gives a user the next task, None at the end.
+
+        It keeps to the tasks that the tab had when the page was loaded; their scores, the marks of the
+        tab's user and what is finished are those of the moment.
+        """
+        view = copy.deepcopy(next(view for view in self.views.values() if view["title"] == title))
+
+        def next_task(user_id: int) -> int | None:
+            own = {a["task"] for a in self.annotations.values() if a["completed_by"] == user_id}
+            left = [
+                task_id
+                for task_id in self._ordered(view["tasks"] & set(self.tasks))
+                if task_id not in own
+                and not self._is_labeled(task_id)
+                and (task_id, view["user"]) not in self.withdrawn
+            ]
+            return left[0] if left else None
+
+        return next_task
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
@@ -252,10 +351,31 @@ class FakeLabelStudio:
     def tab(self, title: str) -> list[int]:
         """Tasks of a tab in its order; null scores come first, as on SQLite."""
         view = next(view for view in self.views.values() if view["title"] == title)
-        scores = self.scores()
-        return sorted(view["tasks"], key=lambda t: (scores[t] is not None, scores[t] or 0.0, t))
+        there = view["tasks"] & set(self.tasks)
+        return self._ordered({t for t in there if (t, view["user"]) not in self.withdrawn})
 
     # --- inside ---------------------------------------------------------------------------------------
+
+    def _ordered(self, task_ids: set[int]) -> list[int]:
+        scores = self.scores()
+        return sorted(task_ids, key=lambda t: (scores[t] is not None, scores[t] or 0.0, t))
+
+    def _is_labeled(self, task_id: int) -> bool:
+        submitted = [a for a in self.annotations.values() if a["task"] == task_id and not a["was_cancelled"]]
+        return len(submitted) >= self.readers.get(task_id, 1)
+
+    def _task(self, task_id: int) -> Json:
+        if task_id not in self.tasks:
+            raise LabelStudioRefused(f"Label Studio: task {task_id} answered 404: Not found.")
+        return self.tasks[task_id]
+
+    def _drop_predictions(self, numbers: Sequence[int]) -> None:
+        """Annotations that began with one forget which it was."""
+        for number in numbers:
+            del self.predictions[number]
+        for annotation in self.annotations.values():
+            if annotation["parent_prediction"] in numbers:
+                annotation["parent_prediction"] = None
 
     def _tick(self) -> str:
         self._now += timedelta(milliseconds=1)

@@ -10,12 +10,13 @@ import copy
 import functools
 import shutil
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fakes import PROJECT, FakeLabelStudio
+from fakes import EXPERT, OTHER_EXPERT, PROJECT, FakeLabelStudio
 from numpy.typing import NDArray
 
 from cytoloop.adapters.assays import load_assay
@@ -25,12 +26,15 @@ from cytoloop.adapters.registry import Registry
 from cytoloop.adapters.store import Store
 from cytoloop.config import Settings
 from cytoloop.domain.assay import Assay
+from cytoloop.domain.queue_policy import Expert, QueuePolicy
+from cytoloop.domain.scoring import Look, soften
+from cytoloop.domain.strategies import Need
 from cytoloop.domain.tiling import tiles_of
-from cytoloop.domain.types import Item
-from cytoloop.domain.worklist import QueuePolicy
+from cytoloop.domain.types import ImageRecord, Item, ModelVersion
 from cytoloop.pipeline.cip_version import ensure_cip_version
 from cytoloop.pipeline.predictors import load_predictor
 from cytoloop.pipeline.weak_labels import weak_label_store
+from labelstudio_config.handout import refill
 from labelstudio_config.intake import Intake
 from labelstudio_config.payloads import prediction_result
 from labelstudio_config.project import import_tasks
@@ -54,7 +58,10 @@ cip:
 display: {scope: image}
 training: smoke
 """
-BATCH = QueuePolicy(size=8)
+BATCH = QueuePolicy.all_ranked(size=8, contest_share=0.25, validation_share=0.125, audit_share=0.125)
+"""Two contest items, one of validation, one at random, four ranked: whole numbers, so that nothing is left to chance."""
+ADA, BOB = (Expert(name=u["email"].split("@")[0].title(), email=u["email"]) for u in (EXPERT, OTHER_EXPERT))
+"""The two users of the Label Studio in memory."""
 
 
 def draw(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -72,6 +79,36 @@ def draw(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
             image_CHW[1][nucleus] += 120
             mask_HW[cell], mask_HW[nucleus] = 1, 2
     return image_CHW.clip(0, 255).astype(np.uint8), mask_HW
+
+
+class Painted:
+    """A network that says what it is given, and nothing but that; it counts the images it looked at."""
+
+    def __init__(
+        self,
+        version: str,
+        masks: dict[str, NDArray[np.uint8]],
+        offers: Collection[Need] = ("network",),
+    ) -> None:
+        self.version = version
+        self.offers: frozenset[Need] = frozenset(offers)
+        self.looks = 0
+        self._masks = masks
+
+    def predict(self, record: ImageRecord) -> NDArray[np.float32]:
+        return soften(self._masks[record.image_id], 3)
+
+    def look(self, record: ImageRecord, needs: Collection[Need]) -> Look:
+        assert set(needs) <= self.offers
+        self.looks += 1
+        prob_KHW = self.predict(record)
+        return Look(
+            prob_KHW=prob_KHW,
+            mutual_information_HW=np.full(prob_KHW.shape[1:], 0.1, np.float32)
+            if "dropout" in needs
+            else None,
+            cip_HW=np.zeros(prob_KHW.shape[1:], np.uint8) if "cip" in needs else None,
+        )
 
 
 @dataclass(kw_only=True)
@@ -127,15 +164,60 @@ class Tiny:
         """Webhooks arrive in the inbox from here on."""
         self.studio.listener = self.store.inbox.append
 
+    def split_of(self, item: Item) -> str:
+        return self.store.images.get(self.name, item.image_id).split
+
     def standing(self, item: Item) -> Any:
         return self.store.corrections.standing(self.name).get(item)
 
+    def set_policy(self, policy: QueuePolicy, *queues: str) -> None:
+        """Set the policy of these queues, or of all."""
+        for queue in queues or self.assay.queues:
+            self.store.queues.set(self.name, queue, policy.document())
+
     def publish_active(self, policy: QueuePolicy = BATCH) -> int:
+        """Publish the version in force and hand out batches; returns its predictions in Label Studio."""
+        self.set_policy(policy)
         model = self.store.models.active(self.name)
         predictor = load_predictor(self.store, self.registry, self.assay, model)
-        return publish(
-            self.studio, self.store, self.assay, predictor, dict.fromkeys(self.assay.queues, policy)
+        shown = publish(self.studio, self.store, self.assay, predictor)
+        refill(self.studio, self.store, self.assay)
+        return shown
+
+    def add_version(self, version: str, offers: Collection[Need] = ("network",)) -> Painted:
+        """Register a candidate that says the truth."""
+        old = self.store.models.active(self.name)
+        self.store.models.add(
+            ModelVersion(
+                version=version,
+                assay=self.name,
+                method="cdl",
+                status="candidate",
+                digest="00",
+                parent=None,
+                snapshot=None,
+                config={},
+                metrics={},
+                created_at=old.created_at,
+            )
         )
+        return Painted(version, self.truth, offers)
+
+    def active(self) -> str:
+        return self.store.models.active(self.name).version
+
+    def held(self, expert: str | None = None, queue: str | None = None) -> list[Item]:
+        """Items that are leased, sorted."""
+        return sorted(lease.item for lease in self.store.leases.held(self.name, queue, expert))
+
+    def prediction_of(self, item: Item) -> int:
+        """Id of what Label Studio shows of an item: the prediction of the version in force."""
+        (shown,) = (
+            number
+            for number, p in self.studio.predictions.items()
+            if (p["task"], p["model_version"]) == (self.task_of(item), self.studio.model_version)
+        )
+        return shown
 
 
 def write_fields(folder: Path, wells: list[str]) -> dict[str, NDArray[np.uint8]]:
@@ -163,7 +245,7 @@ def make_tiny(folder: Path, wells: int = 4) -> Tiny:
     The first of its size is made, the others are copies; all read the images of the first.
     """
     template, studio, truth = _template(wells)
-    shutil.copytree(template / "home", folder / "home")
+    shutil.copytree(template / "home", folder / "home", symlinks=True)
     return open_tiny(folder / "home", copy.deepcopy(studio), truth)
 
 
