@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -15,6 +16,7 @@ from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import InputError
 from cytoloop.domain.metrics import ErrorTypes, correction_delta, no_errors
 from cytoloop.domain.types import Item
+from cytoloop.pipeline.consensus import readings
 from cytoloop.pipeline.judging import predicted_masks
 from cytoloop.pipeline.predictors import Predictor
 from trainer.report import Changes, CorrectedItem, ProposalErrors, Start, class_errors
@@ -23,12 +25,25 @@ logger = logging.getLogger(__name__)
 
 
 def fresh_corrections(
-    store: Store, assay: str, cycle_id: str, standing: Mapping[Item, StoredCorrection]
+    store: Store, assay: Assay, cycle_id: str, standing: Mapping[Item, StoredCorrection]
 ) -> list[StoredCorrection]:
-    """Those saved since the last finished cycle began; all of them before the first."""
-    done = [c for c in store.cycles.all(assay) if c["state"] == "done" and c["id"] != cycle_id]
+    """Those saved since the last finished cycle began; all of them before the first.
+
+    Of a consensus they are the readings it was made of: what an expert changed is told by the expert's own mask.
+    """
+    done = [c for c in store.cycles.all(assay.name) if c["state"] == "done" and c["id"] != cycle_id]
     since = datetime.fromisoformat(done[-1]["started_at"]) if done else None
-    return [c for c in standing.values() if since is None or c.annotated_at > since]
+    fresh = [c for c in standing.values() if since is None or c.annotated_at > since]
+    if not any(c.readers for c in fresh):
+        return fresh
+    own = readings(store, assay)
+    return [
+        reading
+        for held in fresh
+        for reading in (own.get(held.item, []) if held.readers else [held])
+        # what came after ``standing`` was read is of the next cycle
+        if reading.annotated_at <= held.annotated_at and (since is None or reading.annotated_at > since)
+    ]
 
 
 def start_of(correction: StoredCorrection) -> Start:
@@ -61,10 +76,13 @@ def corrected_items(
     Returns
     -------
     items : tuple of CorrectedItem
-        By image and tile.
+        By image, tile and expert.
     proposals : tuple of ProposalErrors
         What was wrong with the predictions shown, by version; corrections taken as the truth.
     """
+    corrections = list(corrections)
+    given = store.leases.roles(assay.name, {correction.item for correction in corrections})
+    roles = {item: one.role for item, one in given.items()}
     by_version: defaultdict[str, list[StoredCorrection]] = defaultdict(list)
     told: list[CorrectedItem] = []
     for correction in corrections:
@@ -97,7 +115,8 @@ def corrected_items(
                 version=version, items=len(of_version), classes=class_errors(errors, assay.class_names)
             )
         )
-    return tuple(sorted(told, key=lambda one: (one.image_id, one.tile))), tuple(proposals)
+    with_roles = [replace(one, role=roles.get(Item(image_id=one.image_id, tile=one.tile))) for one in told]
+    return tuple(sorted(with_roles, key=lambda one: (one.image_id, one.tile, one.expert))), tuple(proposals)
 
 
 def _compared(

@@ -14,6 +14,7 @@ from cytoloop.domain.types import Method, Split
 from trainer.cycle import CycleOutcome
 from trainer.gallery import worst_cases
 from trainer.report import (
+    AuditPoint,
     CalibrationScores,
     Contest,
     CurvePoint,
@@ -27,6 +28,7 @@ from trainer.report import (
     TrainingRun,
     VersionScores,
     WorstCase,
+    audit_point,
 )
 from trainer.report.names import SHORT_NAMES
 from trainer.report.render import render_report
@@ -79,6 +81,7 @@ def _report(store: Store, outcome: CycleOutcome, folder: Path) -> CycleReport:
     finished = datetime.now(UTC)
     method_of: dict[str, Method] = {m.version: m.method for m in store.models.all(assay.name)}
     snapshot = outcome.trained[-1].snapshot if outcome.trained else None
+    last = _last_report(store, outcome)
     return CycleReport(
         cycle=outcome.cycle_id,
         assay=assay.name,
@@ -114,7 +117,7 @@ def _report(store: Store, outcome: CycleOutcome, folder: Path) -> CycleReport:
             tasks=outcome.published_tasks,
             seconds=outcome.seconds.get("publish", 0.0),
         ),
-        curve=(*_curve_so_far(store, outcome), _curve_point(outcome, standing)),
+        curve=(*_curve_so_far(last, outcome), _curve_point(outcome, standing)),
         worst_cases=_worst_cases(store, outcome, folder),
         class_names=assay.class_names,
         class_colours={label.name: label.colour for _, label in assay.foreground},
@@ -124,6 +127,7 @@ def _report(store: Store, outcome: CycleOutcome, folder: Path) -> CycleReport:
         ),
         corrected=outcome.corrected,
         proposals=outcome.proposals,
+        audit=_audit(last, outcome, standing),
         calibration=_calibration(outcome, method_of),
         rating=rating,
         boxes=boxes,
@@ -194,12 +198,28 @@ def minutes_of(corrections: list[StoredCorrection]) -> float:
     return sum(c.lead_time_s or 0.0 for c in corrections) / 60
 
 
-def _curve_so_far(store: Store, outcome: CycleOutcome) -> tuple[CurvePoint, ...]:
-    """The curve of the last report there is; before the first, CIP with no expert's minute spent."""
+def _last_report(store: Store, outcome: CycleOutcome) -> CycleReport | None:
+    """The report before this one, as far as there is one: curves go on from it."""
     for cycle in reversed(store.cycles.all(outcome.assay.name)):
         path = store.home / (cycle["report"] or "") / "report.json"
         if cycle["report"] and cycle["id"] != outcome.cycle_id and path.is_file():
-            return CycleReport.from_dict(json.loads(path.read_text(encoding="utf-8"))).curve
+            return CycleReport.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    return None
+
+
+def _audit(
+    last: CycleReport | None, outcome: CycleOutcome, standing: list[StoredCorrection]
+) -> tuple[AuditPoint, ...]:
+    """What the ranking is worth, this cycle added."""
+    so_far = () if last is None else last.audit
+    point = audit_point(outcome.cycle_id, minutes_of(standing), outcome.corrected)
+    return so_far if point is None else (*so_far, point)
+
+
+def _curve_so_far(last: CycleReport | None, outcome: CycleOutcome) -> tuple[CurvePoint, ...]:
+    """The curve of the last report; before the first, CIP with no expert's minute spent."""
+    if last is not None:
+        return last.curve
     cip = next((v for v, _ in outcome.evaluations if v.startswith("cip-")), None)
     if cip is None:
         return ()

@@ -17,10 +17,10 @@ import trainer.cycle
 import trainer.runs
 from cytoloop.domain.survey.rating import rating_report
 from cytoloop.domain.types import Item
-from cytoloop.domain.worklist import QueuePolicy
+from cytoloop.pipeline.consensus import agreed
 from trainer.cycle import Cycle, CycleOutcome, CyclePolicy
 from trainer.presets import smoke
-from trainer.report import CycleReport
+from trainer.report import Changes, CorrectedItem, CycleReport
 from trainer.telling import rebuild, report_folder, tell
 
 
@@ -41,7 +41,7 @@ def _quick() -> Iterator[None]:
 
 def make(folder: Path) -> Tiny:
     tiny = make_tiny(folder, wells=20)
-    tiny.publish_active(QueuePolicy(size=8))
+    tiny.publish_active()
     return tiny
 
 
@@ -230,6 +230,62 @@ def test_the_curve_goes_on_where_the_last_report_was_deleted(tiny: Tiny) -> None
     shutil.rmtree(tiny.home / report_folder(tiny.name, second.cycle_id))
     third = report_of(tiny, run(tiny))
     assert [p.cycle for p in third.curve] == ["start", first.cycle, third.cycle]
+
+
+def told_of(tiny: Tiny, *corrected: CorrectedItem) -> CycleReport:
+    """Tell of a cycle that did nothing but compare these items."""
+    cycle_id = tiny.store.cycles.ask(tiny.name, "test")
+    tiny.store.cycles.start(cycle_id)
+    active = tiny.active()
+    outcome = CycleOutcome(
+        cycle_id=cycle_id,
+        assay=tiny.assay,
+        started_at=datetime.now(UTC),
+        active_before=active,
+        active_after=active,
+        standing=agreed(tiny.store, tiny.assay),
+        corrected=corrected,
+    )
+    tell(tiny.store, outcome)
+    tiny.store.cycles.finish(cycle_id, "done", "kept", "", str(report_folder(tiny.name, cycle_id)))
+    return report_of(tiny, outcome)
+
+
+def test_what_the_ranking_is_worth_goes_on_from_report_to_report(tiny: Tiny) -> None:
+    tiny.correct(Item(image_id="P-A01", tile=0), lead_time=120.0)
+    tiny.intake.reconcile(tiny.assay)
+    changes = Changes(
+        pixels_added=10,
+        pixels_removed=10,
+        pixels_relabelled=0,
+        pixels_set_aside=0,
+        objects_added=2,
+        objects_removed=0,
+        objects_relabelled=1,
+        objects_reshaped=0,
+        minutes_estimated=2.0,
+        class_to_class=((80, 10, 0), (10, 30, 0), (0, 0, 0)),
+    )
+    ranked = CorrectedItem(
+        image_id="P-A01",
+        tile=0,
+        expert="ada",
+        start="prediction",
+        minutes=1.5,
+        changes=changes,
+        role="ranked",
+    )
+    first = told_of(tiny, ranked, replace(ranked, role="audit", tile=1, minutes=1.0))
+    (point,) = first.audit
+    assert (point.cycle, point.expert_minutes) == (first.cycle, 2.0)
+    assert (point.ranked.items, point.ranked.objects_per_minute) == (1, 2.0)
+    assert (point.audit.items, point.audit.objects_per_minute) == (1, 3.0)
+    assert point.ranked.mean_iou == pytest.approx((80 / 100 + 30 / 50) / 2)
+    nothing_new = told_of(tiny)
+    assert nothing_new.audit == first.audit
+    third = told_of(tiny, ranked)
+    assert third.audit[:1] == first.audit
+    assert [p.cycle for p in third.audit] == [first.cycle, third.cycle]
 
 
 def test_work_is_that_since_the_last_cycle(tiny: Tiny) -> None:

@@ -28,6 +28,7 @@ from trainer.report.changes import (
     change_rows,
     class_moves,
 )
+from trainer.report.ranking import AuditPoint, ItemWork, ProposalAgreement, audit_point, worth_in_words
 from trainer.report.scores import (
     CalibrationScores,
     ClassBoxes,
@@ -50,6 +51,7 @@ from trainer.report.studies import (
 
 __all__ = [
     "PAPER_MINUTES",
+    "AuditPoint",
     "BoxStudy",
     "BoxedClass",
     "BoxedMethod",
@@ -70,8 +72,10 @@ __all__ = [
     "Epoch",
     "ExpertWork",
     "HumanTime",
+    "ItemWork",
     "LedgerEntry",
     "Outcome",
+    "ProposalAgreement",
     "ProposalErrors",
     "Publication",
     "RatingStudy",
@@ -83,9 +87,11 @@ __all__ = [
     "TrainingRun",
     "VersionScores",
     "WorstCase",
+    "audit_point",
     "change_rows",
     "class_errors",
     "class_moves",
+    "worth_in_words",
 ]
 
 Outcome = Literal["promoted", "kept", "not-trained", "failed"]
@@ -304,6 +310,9 @@ class CycleReport:
     """Since the last cycle, and what each changed."""
     proposals: tuple[ProposalErrors, ...] = ()
     """What was wrong with what the experts were shown, by version."""
+    audit: tuple[AuditPoint, ...] = ()
+    """What the ranking is worth: the cycles so far in which ranked items or items drawn at random were
+    corrected, oldest first."""
     calibration: tuple[CalibrationScores, ...] = ()
     rating: RatingStudy | None = None
     boxes: BoxStudy | None = None

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Literal
 
 from cytoloop.domain.metrics import CorrectionDelta
+from cytoloop.domain.types import Role
 from trainer.report.scores import ClassErrors
 
 Start = Literal["prediction", "blank", "unknown"]
@@ -48,6 +49,11 @@ class Changes:
             class_to_class=tuple(tuple(row) for row in delta.pixels_KK.tolist()),
         )
 
+    @property
+    def objects_changed(self) -> int:
+        """Objects added, removed, given another class, or reshaped."""
+        return self.objects_added + self.objects_removed + self.objects_relabelled + self.objects_reshaped
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorrectedItem:
@@ -63,6 +69,8 @@ class CorrectedItem:
     """By the editor's clock; None where it did not tell."""
     changes: Changes | None = None
     """None where the start is unknown."""
+    role: Role | None = None
+    """What the item was handed out for; None if it never was, and in reports older than this field."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from trainer.report.views import (
     case_views,
     picture_of,
     proposal_view,
+    ranking_view,
     rating_view,
     split_views,
     training_picture,
@@ -97,6 +98,7 @@ def report_html(report: CycleReport, folder: Path) -> str:
         change_rows=change_rows(report.corrected),
         moves=class_moves(report.corrected, report.class_names),
         proposals=proposal_view(report),
+        ranking=ranking_view(report),
         times=picture_of(
             human_time_figure(report.human_times),
             "Minutes people take per item, beside the paper’s; table below",

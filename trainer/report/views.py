@@ -10,17 +10,21 @@ from pathlib import Path
 
 from cytoloop.domain.types import Split
 from trainer.report import (
+    AuditPoint,
     BoxedMethod,
     BoxStudy,
     CalibrationScores,
     CycleReport,
+    ProposalAgreement,
     ProposalErrors,
     RatingStudy,
     TrainingRun,
     VersionScores,
     WorstCase,
+    worth_in_words,
 )
 from trainer.report.figures import (
+    agreement_curves,
     box_bands,
     box_ratios,
     class_bars,
@@ -32,6 +36,7 @@ from trainer.report.figures import (
     training_curves,
 )
 from trainer.report.names import SPLIT_TITLES, label_of, short_labels
+from trainer.report.ranking import FEWEST_ITEMS, together
 
 logger = logging.getLogger(__name__)
 
@@ -235,6 +240,37 @@ def proposal_view(report: CycleReport) -> ProposalView | None:
             error_bars([one.classes for one in report.proposals], labels),
             "Objects of the corrected predictions by type of error; table below",
         ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankingView:
+    """What the ranking is worth."""
+
+    words: str
+    points: tuple[AuditPoint, ...]
+    rows: tuple[tuple[str, ProposalAgreement], ...]
+    """Over all cycles, by how the items were chosen."""
+    picture: Picture | None
+    fewest: int
+
+
+def ranking_view(report: CycleReport) -> RankingView:
+    """Ranked items beside those drawn at random; without any, the reason alone."""
+    points = report.audit
+    return RankingView(
+        words=worth_in_words(points, report.corrected),
+        points=points,
+        rows=(
+            ("Ranked", together([p.ranked for p in points])),
+            ("At random", together([p.audit for p in points])),
+        ),
+        picture=picture_of(
+            agreement_curves(points),
+            "Agreement of proposals and corrections against expert time, ranked items beside items drawn at "
+            "random; table beside it",
+        ),
+        fewest=FEWEST_ITEMS,
     )
 
 

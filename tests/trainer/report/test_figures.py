@@ -12,6 +12,7 @@ from PIL import Image
 from cytoloop.domain.errors import ShapeError
 from cytoloop.domain.metrics import BoxCounts
 from trainer.report import (
+    AuditPoint,
     BoxedMethod,
     CalibrationScores,
     ClassBoxes,
@@ -21,6 +22,7 @@ from trainer.report import (
     CurvePoint,
     Epoch,
     HumanTime,
+    ProposalAgreement,
     RatingStudy,
     ReliabilityPoint,
     TrainingRun,
@@ -28,6 +30,7 @@ from trainer.report import (
 )
 from trainer.report.figures import (
     BarPanel,
+    agreement_curves,
     box_bands,
     box_ratios,
     class_bars,
@@ -85,6 +88,40 @@ def test_the_learning_curve_has_units_and_only_measured_series() -> None:
     assert "expert time so far (minutes)" in texts(svg)
     assert "contest items" in texts(svg)
     assert "sealed items" not in texts(svg)
+
+
+def agreement(mean_iou: float | None, items: int = 5) -> ProposalAgreement:
+    return ProposalAgreement(
+        items=items, mean_iou=mean_iou, minutes=None, objects_changed=None, objects_per_minute=None, work=()
+    )
+
+
+def audited(minutes: float, ranked: ProposalAgreement, audit: ProposalAgreement) -> AuditPoint:
+    return AuditPoint(cycle="c", expert_minutes=minutes, ranked=ranked, audit=audit)
+
+
+def test_agreement_of_ranked_and_random_items_is_drawn_against_expert_minutes() -> None:
+    points = [
+        audited(30, agreement(0.5), agreement(0.7)),
+        audited(60, agreement(0.6), agreement(None, items=0)),
+    ]
+    svg = agreement_curves(points)
+    assert svg is not None
+    assert {"expert time so far (minutes)", "chosen by the ranking", "drawn at random"} <= set(texts(svg))
+    ranked_alone = agreement_curves([audited(30, agreement(0.5), agreement(None, items=0))])
+    assert ranked_alone is not None
+    assert "drawn at random" not in texts(ranked_alone)
+    assert agreement_curves([]) is None
+    assert agreement_curves([audited(1, agreement(None), agreement(None))]) is None
+
+
+def test_an_agreement_of_too_few_items_has_a_hollow_mark() -> None:
+    def hollow(items: int) -> bool:
+        svg = agreement_curves([audited(30, agreement(0.5, items), agreement(None, items=0))])
+        return svg is not None and "fill: #ffffff; stroke: #d55e00" in svg
+
+    assert hollow(4)
+    assert not hollow(5)
 
 
 def test_figures_without_numbers_are_none() -> None:

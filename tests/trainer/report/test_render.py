@@ -15,6 +15,7 @@ from cytoloop.domain.errors import InputError
 from cytoloop.domain.metrics import evaluate
 from cytoloop.domain.promotion import ContestItem, ContestPolicy, decide
 from trainer.report import (
+    AuditPoint,
     BoxStudy,
     CalibrationScores,
     CasePanel,
@@ -28,7 +29,9 @@ from trainer.report import (
     Epoch,
     ExpertWork,
     HumanTime,
+    ItemWork,
     LedgerEntry,
+    ProposalAgreement,
     ProposalErrors,
     Publication,
     RatingStudy,
@@ -68,6 +71,30 @@ def contest(groups: int = 4) -> Contest:
 SPOTS = ClassErrors(name="spot", truth=5, right=1, incomplete=1, misclassified=0, missed=3, invented=2)
 
 
+def audited(cycle: str, minutes: float) -> AuditPoint:
+    ranked = ProposalAgreement(
+        items=3,
+        mean_iou=0.555,
+        minutes=6.0,
+        objects_changed=14.0,
+        objects_per_minute=2.5,
+        work=(
+            ItemWork(minutes=6.0, objects_changed=15),
+            ItemWork(minutes=6.0, objects_changed=12),
+            ItemWork(minutes=None, objects_changed=14),
+        ),
+    )
+    audit = ProposalAgreement(
+        items=1,
+        mean_iou=0.777,
+        minutes=3.0,
+        objects_changed=5.0,
+        objects_per_minute=5 / 3,
+        work=(ItemWork(minutes=3.0, objects_changed=5),),
+    )
+    return AuditPoint(cycle=cycle, expert_minutes=minutes, ranked=ranked, audit=audit)
+
+
 def corrected() -> tuple[CorrectedItem, ...]:
     changes = Changes(
         pixels_added=30,
@@ -86,7 +113,7 @@ def corrected() -> tuple[CorrectedItem, ...]:
         image_id="B03_f1", tile=2, expert="anna@lab.example", start="prediction", version=OLD, minutes=7.0
     )
     return (
-        replace(item, changes=changes),
+        replace(item, changes=changes, role="ranked"),
         replace(item, tile=3, start="blank", version=None, minutes=None, changes=more),
         replace(item, tile=0, start="unknown", version=None, minutes=9.0),
     )
@@ -215,6 +242,7 @@ def full_report(picture: str) -> CycleReport:
         class_colours={"spot": "#ff0000"},
         corrected=corrected(),
         proposals=(ProposalErrors(version=OLD, items=2, classes=(SPOTS,)),),
+        audit=(audited("0", 20.0), audited("1", 30.0)),
         calibration=(calibration(),),
         rating=rating(),
         boxes=boxes(),
@@ -295,8 +323,8 @@ def test_the_page_says_what_was_decided_and_loads_nothing(tmp_path: Path, pictur
     ):
         assert told in page.text
     # the learning curve; of the contest items metrics, classes, two matrices, two of boxes, error types; two of
-    # expert boxes; the doubt scale and two panels; proposals, violins, reliability; training; times
-    assert len(page.addresses) == 1 + 7 + 2 + 3 + 3 + 1 + 1
+    # expert boxes; the doubt scale and two panels; proposals, violins, reliability; ranking; training; times
+    assert len(page.addresses) == 1 + 7 + 2 + 3 + 3 + 1 + 1 + 1
     assert all(address.startswith("data:image/") for address in page.addresses)
     assert page.unnamed_pictures == 0
     assert "script" not in page.tags
@@ -331,6 +359,7 @@ def test_a_cycle_without_training_has_a_page_too(tmp_path: Path) -> None:
     assert "No new corrections since cycle b." in page.text
     assert ".." not in page.text
     assert "No corrections since the last cycle." in page.text
+    assert "What the ranking is worth Nothing to compare yet: nothing was corrected" in page.text
     assert page.addresses == []
 
 
@@ -398,6 +427,10 @@ def test_the_numbers_of_the_papers_figures_are_on_the_page(tmp_path: Path, pictu
         "standard deviations over 2 experts",
         "0.6 ± 0.1",
         "All drawn classes 0.151",
+        # 15, 12, 14 twice over; 2.5 and 2 objects a minute of the timed ones
+        "Ranked items needed 6.0 min and 14 changed objects each, items drawn at random 3.0 min and 5; too few",
+        "Ranked 6 6.0 14.0 2.2 At random 2 3.0 5.0 1.7",
+        "1 30 3 0.555 6.0 14.0 1 0.777 3.0 5.0",
         "on contest and sealed items",
         "6 corrected images, weight 1, 90 % of the gradient",
         "40 weakly labelled images, weight 0.1, 10 % of the gradient",
@@ -411,7 +444,17 @@ def test_the_numbers_of_the_papers_figures_are_on_the_page(tmp_path: Path, pictu
 
 def test_a_report_from_before_these_fields_still_loads(tmp_path: Path, picture: str) -> None:
     document = full_report(picture).to_dict()
-    new = ("corrected", "proposals", "calibration", "rating", "boxes", "human_times", "speeds", "class_names")
+    new = (
+        "corrected",
+        "proposals",
+        "audit",
+        "calibration",
+        "rating",
+        "boxes",
+        "human_times",
+        "speeds",
+        "class_names",
+    )
     for key in new:
         del document[key]
     for score in document["scores"]:
@@ -433,6 +476,17 @@ def test_a_report_from_before_these_fields_still_loads(tmp_path: Path, picture: 
     assert len(page.addresses) == 5
     assert "No corrections to compare in this cycle." in page.text
     assert CycleReport.from_dict(json.loads((tmp_path / "report.json").read_text())) == report
+
+
+def test_a_report_from_before_items_had_a_role_still_loads(tmp_path: Path, picture: str) -> None:
+    document = full_report(picture).to_dict()
+    del document["audit"]
+    for one in document["corrected"]:
+        del one["role"]
+    report = CycleReport.from_dict(json.loads(json.dumps(document)))
+    assert {one.role for one in report.corrected} == {None}
+    page = Page(render_report(report, tmp_path)[0].read_text(encoding="utf-8"))
+    assert "none of the 3 corrected items was handed out as ranked or as drawn at random" in page.text
 
 
 def test_a_nan_that_slipped_in_becomes_null(tmp_path: Path, picture: str) -> None:

@@ -10,7 +10,12 @@ from trainer.report.figures.bars import (
     metric_bars,
 )
 from trainer.report.figures.cases import doubt_panel, image_panel, outline_panel
-from trainer.report.figures.curves import learning_curve, reliability_diagram, training_curves
+from trainer.report.figures.curves import (
+    agreement_curves,
+    learning_curve,
+    reliability_diagram,
+    training_curves,
+)
 from trainer.report.figures.plots import (
     confusion_matrix_figure,
     doubt_scale,
@@ -20,6 +25,7 @@ from trainer.report.figures.plots import (
 
 __all__ = [
     "BarPanel",
+    "agreement_curves",
     "box_bands",
     "box_ratios",
     "class_bars",

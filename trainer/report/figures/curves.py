@@ -1,4 +1,4 @@
-"""Curves: what the experts' time has bought, how a training went, whether a model knows what it knows."""
+"""Curves: what the experts' time has bought, what the ranking is worth, how a training went, what a model knows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from trainer.report import CalibrationScores, CurvePoint, ReliabilityPoint, TrainingRun
+from trainer.report import AuditPoint, CalibrationScores, CurvePoint, ReliabilityPoint, TrainingRun
 from trainer.report.figures.style import BLUE, GREEN, INK, MARKERS, ORANGE, drawing, floats, svg_text
+from trainer.report.ranking import FEWEST_ITEMS
 
 FEWEST_PIXELS = 50
 """Below which a point of a reliability diagram is chance, and not drawn."""
@@ -44,6 +45,43 @@ def learning_curve(points: Sequence[CurvePoint]) -> str | None:
         axes.set_ylabel("mean IoU (1 = as the expert drew it)")
         axes.set_xlim(0, max(1.0, max(x for x, _ in known) * 1.04))
         low = min(y for _, y in known)
+        axes.set_ylim(max(0.0, np.floor(low * 10 - 0.5) / 10), 1.0)
+        axes.legend(loc="best")
+        return svg_text(figure)
+
+
+def agreement_curves(points: Sequence[AuditPoint]) -> str | None:
+    """SVG: mean IoU of proposals with their corrections against expert minutes; None if none was compared.
+
+    One line of items drawn at random, one of ranked items; hollow where a cycle had too few of them to tell.
+    """
+    series = (
+        ("drawn at random", [(p.expert_minutes, p.audit) for p in points], BLUE, "o", "-"),
+        ("chosen by the ranking", [(p.expert_minutes, p.ranked) for p in points], ORANGE, "s", "--"),
+    )
+    known = [
+        (name, shown, colour, marker, line)
+        for name, agreements, colour, marker, line in series
+        if (shown := [(x, a.mean_iou, a.items) for x, a in agreements if a.mean_iou is not None])
+    ]
+    if not known:
+        return None
+    with drawing("agreement-curves", 2.9) as figure:
+        axes: Axes = figure.subplots()
+        for name, shown, colour, marker, line in known:
+            axes.plot(
+                [x for x, *_ in shown], [y for _, y, _ in shown], color=colour, marker=marker,
+                linestyle=line, label=name, clip_on=False, markersize=5,
+            )  # fmt: skip
+            few = [(x, y) for x, y, items in shown if items < FEWEST_ITEMS]
+            axes.plot(
+                [x for x, _ in few], [y for _, y in few], color=colour, marker=marker, linestyle="none",
+                markerfacecolor="white", clip_on=False, markersize=5,
+            )  # fmt: skip
+        axes.set_xlabel("expert time so far (minutes)")
+        axes.set_ylabel("mean IoU of proposal and correction")
+        axes.set_xlim(0, max(1.0, max(x for _, shown, *_ in known for x, *_ in shown) * 1.04))
+        low = min(y for _, shown, *_ in known for _, y, _ in shown)
         axes.set_ylim(max(0.0, np.floor(low * 10 - 0.5) / 10), 1.0)
         axes.legend(loc="best")
         return svg_text(figure)
