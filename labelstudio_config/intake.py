@@ -11,8 +11,8 @@ import logging
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
 
 from cytoloop.adapters.store import Store
 from cytoloop.domain.assay import Assay
@@ -24,8 +24,11 @@ from cytoloop.domain.errors import (
     StateError,
 )
 from cytoloop.domain.ports import LabelStudio
+from cytoloop.domain.queue_policy import SHARED
 from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.types import Item
+from cytoloop.pipeline.minutes import note_time
+from labelstudio_config.canvas import began_with
 from labelstudio_config.payloads import (
     Event,
     TaskData,
@@ -100,7 +103,7 @@ class Intake:
             return
         assay = self._load(self._store.assays.of_project(event.project_id))
         for annotation_id in event.deleted_annotation_ids:
-            self._store.corrections.append_deletion(assay.name, annotation_id)
+            self._delete(assay, annotation_id)
         if event.deleted_task_ids:
             forget_tasks(self._store, assay.name, set(event.deleted_task_ids))
         if event.action == "START_TRAINING":
@@ -134,9 +137,12 @@ class Intake:
                 raise InputError(f"task {task_id}: annotation: id is {annotation_id!r}, expected a number")
             where = f"task {task_id}: annotation {annotation_id}: updated_at"
             moment = parse_time(annotation.get("updated_at"), where)
-            return self._store.corrections.append_skip(
+            skipped = self._store.corrections.append_skip(
                 assay.name, item, annotation_id, task_id, moment, expert
             )
+            if skipped:
+                self._end_lease(assay, item, expert, "skipped")
+            return skipped
         record = self._store.images.get(assay.name, item.image_id)
         tile = tiles_of(record.height, record.width, assay.tiling)[item.tile]
         correction = correction_from_annotation(
@@ -147,11 +153,14 @@ class Intake:
             tile.height,
             tile.width,
             expert,
-            self._parent_version(annotation.get("parent_prediction")),
+            began_with(self._store, assay, item, self._parent_version(annotation.get("parent_prediction"))),
         )
+        self._keep_for_others(assay, item, task_id, expert)
         mask = self._store.masks.put(correction.mask_HW)
         added = self._store.corrections.append(assay.name, correction, mask)
         if added:
+            self._end_lease(assay, item, expert, "done")
+            note_time(self._store, assay.name, correction)
             logger.info(
                 "correction stored task=%d image=%s tile=%d expert=%s conflicts=%d",
                 task_id,
@@ -192,7 +201,7 @@ class Intake:
             alive = {annotation["id"] for annotation in annotations}
             for annotation_id in known.get(task["id"], ()):
                 if annotation_id not in alive:
-                    deleted += self._store.corrections.append_deletion(assay.name, annotation_id)
+                    deleted += self._delete(assay, annotation_id)
             changed = parse_time(task.get("updated_at"), f"task {task['id']}: updated_at")
             latest = changed if latest is None else max(latest, changed)
         ours = {t for t in self._store.images.tasks(assay.name).values() if t is not None}
@@ -215,6 +224,47 @@ class Intake:
             doubts,
         )
         return result
+
+    def _keep_for_others(self, assay: Assay, item: Item, task_id: int, expert: str) -> None:
+        """See to it that Label Studio still hands an item to those who hold it.
+
+        To Label Studio a task is finished once it has as many annotations as readers. One that comes late, or
+        from an expert who opened the task unasked, would take the item from whoever holds it now. Done before
+        the correction is stored, so that what fails is tried again with it.
+        """
+        said = {
+            e for e, kind in self._store.corrections.of_item(assay.name, item).items() if kind == "submitted"
+        }
+        if expert in said:
+            return
+        leases = self._store.leases.of_item(assay.name, item)
+        others = {lease.expert for lease in leases if lease.state == "held"} - {expert, SHARED}
+        role = self._store.leases.roles(assay.name, [item]).get(item)
+        readings = len(said | others | {expert})
+        if others and readings > (1 if role is None else role.readers):
+            try:
+                self._label_studio.set_readers(task_id, readings)
+            except LabelStudioRefused as error:  # deleted meanwhile: then there is nothing to hand out
+                logger.warning("task not kept for its other readers task=%d: %s", task_id, error)
+
+    def _end_lease(self, assay: Assay, item: Item, expert: str, state: Literal["done", "skipped"]) -> None:
+        """An expert finished an item: the seat is settled, and the rest of the expert's list lasts longer."""
+        lease = self._store.leases.finish(assay.name, item, expert, state)
+        if lease is not None:
+            until = datetime.now(UTC) + (lease.expires_at - lease.claimed_at)
+            self._store.leases.renew(assay.name, lease.queue, lease.expert, until)
+        self._store.worklist.note(assay.name, [item])
+
+    def _delete(self, assay: Assay, annotation_id: int) -> bool:
+        """Bury an annotation; its item goes back to the queue."""
+        buried = self._store.corrections.append_deletion(assay.name, annotation_id)
+        if buried:
+            last = self._store.corrections.of_annotation(assay.name, annotation_id)
+            assert last is not None, "it was buried"
+            item, expert = last
+            self._store.leases.reopen(assay.name, item, expert)
+            self._store.worklist.note(assay.name, [item])
+        return buried
 
     def _living_by_task(self, assay: str) -> dict[int, list[int]]:
         by_task: dict[int, list[int]] = {}
@@ -242,8 +292,17 @@ class Intake:
 
 
 def forget_tasks(store: Store, assay: str, task_ids: set[int]) -> int:
-    """Bury the annotations of deleted tasks, whose ids Label Studio may give to others; how many."""
+    """Bury the annotations of deleted tasks, whose ids Label Studio may give to others; how many.
+
+    Who held them holds them no longer: what cannot be opened must not take up a place in a batch.
+    """
     buried = 0
+    held = store.leases.held(assay) if task_ids else []
+    tasks = store.images.tasks_of(assay, [lease.item for lease in held])
+    for lease in held:
+        if tasks.get(lease.item) in task_ids:
+            now = datetime.now(UTC)
+            _ = store.leases.expire(lease.id, now) or store.leases.release(lease.id, lease.expert, now)
     for task_id in sorted(task_ids):
         for annotation_id in store.corrections.living_annotations(assay, task_id):
             buried += store.corrections.append_deletion(assay, annotation_id)

@@ -32,8 +32,10 @@ EVENTS = (
     "TASKS_DELETED",
 )
 INSTRUCTION = (
-    "<p>Open your <b>Worklist</b> link, or its tab: press the arrow beside <b>Label All Tasks</b>, then "
-    "<b>Label Tasks As Displayed</b>. Items come in the order in which a look at them helps most.</p><p>Select a region in the list on the right, then "
+    "<p>Open the link of <b>your worklist</b>, or its tab: press the arrow beside <b>Label All Tasks</b>, then "
+    "<b>Label Tasks As Displayed</b>. Label All Tasks itself knows no worklists, and a row of the table shows what others "
+    "drew. Items come in the order in which a look at them helps most; at the end of the list, open the link again "
+    "for the next one.</p><p>Select a region in the list on the right, then "
     "<b>B</b> paints and <b>E</b> erases. Paint <b>Ignore</b> where nobody could tell. <b>Submit</b> when "
     "the masks are right: what is not painted counts as background.</p>"
     "<p><b>Doubt</b> shows in yellow where the model is unsure: look there first, but not there alone. Some items show "

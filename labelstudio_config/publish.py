@@ -7,62 +7,27 @@ Invariant: the version in force has predictions for the whole window, so no scor
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from cytoloop.adapters.store import Store
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import LabelStudioRefused, StateError
 from cytoloop.domain.ports import LabelStudio
 from cytoloop.domain.types import Item
-from cytoloop.domain.worklist import Candidate, QueuePolicy, choose_batch
 from cytoloop.pipeline.predictors import Predictor
+from labelstudio_config.canvas import proposals
+from labelstudio_config.doubt import withdraw_doubts
 from labelstudio_config.payloads import prediction
-from labelstudio_config.prelabel import prelabel
+from labelstudio_config.ranking import rank_everything, strategies_for
 from labelstudio_config.renders import render_images
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]
 
 WINDOW = 500
-"""Items beyond the batch that hold predictions in Label Studio, the most doubtful first."""
+"""Items of each queue beyond what is leased that hold predictions in Label Studio, the first ranked ones."""
 
 PUSH_CHUNK = 100
-ORDERING = ("tasks:predictions_score",)
-
-
-def predict_everything(
-    store: Store, assay: Assay, predictor: Predictor, progress: Progress | None = None
-) -> int:
-    """Predict every image that this version has not seen; returns how many images that were."""
-    known = {item for item, *_ in store.predictions.ranked(assay.name, predictor.version)}
-    todo = [
-        record
-        for record in store.images.all(assay.name)
-        if Item(image_id=record.image_id, tile=0) not in known
-    ]
-    for done, record in enumerate(todo, start=1):
-        prob_KHW = predictor.predict(record)
-        store.predictions.put(assay.name, prelabel(record, prob_KHW, assay, predictor.version))
-        if progress:
-            progress("predict", done, len(todo))
-    return len(todo)
-
-
-def open_candidates(store: Store, assay: Assay, version: str) -> list[Candidate]:
-    """Items nobody has finished that have a task, as the ranking sees them."""
-    finished = store.corrections.finished_items(assay.name)
-    tasks = store.images.tasks(assay.name)
-    records = {record.image_id: record for record in store.images.all(assay.name)}
-    return [
-        Candidate(
-            item=item,
-            split=records[item.image_id].split,
-            group=records[item.image_id].group,
-            confidence=confidence,
-        )
-        for item, _, confidence, _ in store.predictions.ranked(assay.name, version)
-        if item not in finished and tasks.get(item) is not None
-    ]
 
 
 def publish(
@@ -70,51 +35,43 @@ def publish(
     store: Store,
     assay: Assay,
     predictor: Predictor,
-    policies: dict[str, QueuePolicy],
     progress: Progress | None = None,
 ) -> int:
     """Bring a version into force; returns how many predictions Label Studio holds of it.
 
     push (skipping tasks that hold it already; compare what was kept) -> PATCH ``model_version``
-    (the commit point) -> set active -> new batches -> delete older predictions.
+    (the commit point) -> set active -> delete older predictions. Leases stay as they are; the order of
+    their lists is that of the new scores at once.
 
     Raises
     ------
+    ConfigError
+        If a queue's strategy needs what the version lacks; the old version stays in force.
     LabelStudioRefused
         If Label Studio kept fewer predictions than were sent; the old version stays in force.
     """
     version = predictor.version
-    predict_everything(store, assay, predictor, progress)
-    candidates = open_candidates(store, assay, version)
-    batches: dict[str, list[Candidate]] = {}
-    for queue, policy in policies.items():
-        batches[queue] = _choose(assay, queue, version, policy, candidates, batches.values())
-    in_batches = [candidate.item for batch in batches.values() for candidate in batch]
-    window = list(dict.fromkeys([*in_batches, *(candidate.item for candidate in candidates[:WINDOW])]))
+    rank_everything(store, assay, predictor, progress)
+    window = window_of(store, assay, predictor)
     previous = store.assays.get(assay.name)["active_version"]
     publication = store.publications.begin(assay.name, version, previous, window)
-    held = push(label_studio, store, assay, version, window, progress)
+    push(label_studio, store, assay, version, window, progress)
     store.publications.advance(publication, "commit")
-    _finish(label_studio, store, assay, publication, version)
-    for queue, batch in batches.items():
-        show_batch(label_studio, store, assay, queue, version, [candidate.item for candidate in batch])
+    _finish(label_studio, store, assay, publication, version, previous)
     if previous is not None and previous != version:
         store.predictions.forget(assay.name, previous)
-    return held
+        store.scores.forget(assay.name, previous)
+    project_id = store.assays.get(assay.name)["project_id"]
+    return int(label_studio.model_versions(project_id).get(version, 0))
 
 
-def _choose(
-    assay: Assay,
-    queue: str,
-    version: str,
-    policy: QueuePolicy,
-    candidates: Iterable[Candidate],
-    taken: Iterable[Iterable[Candidate]],
-) -> list[Candidate]:
-    """A queue's batch, without what other queues hold: no item is handed to two experts unasked."""
-    held = {candidate.item for batch in taken for candidate in batch}
-    free = [candidate for candidate in candidates if candidate.item not in held]
-    return choose_batch(free, policy, seed=f"{assay.name}/{queue}/{version}")
+def window_of(store: Store, assay: Assay, predictor: Predictor) -> list[Item]:
+    """Leased items, and the next ones of each queue."""
+    items = [lease.item for lease in store.leases.held(assay.name)]
+    for strategy in strategies_for(store, assay, predictor.offers, predictor.version):
+        ranked = store.worklist.open_items(assay.name, predictor.version, strategy.name, "train", WINDOW)
+        items += [scored.item for scored in ranked]
+    return list(dict.fromkeys(items))
 
 
 def push(
@@ -125,23 +82,20 @@ def push(
     items: Sequence[Item],
     progress: Progress | None = None,
 ) -> int:
-    """Give Label Studio a version's predictions of these items, where it has none yet."""
+    """Give Label Studio a version's predictions of these items, where it has none yet; returns how many.
+
+    What lies on an item (the version's mask, CIP's, or nothing) is what it was handed out with.
+    """
     project_id = store.assays.get(assay.name)["project_id"]
-    tasks = store.images.tasks(assay.name)
+    tasks = store.images.tasks_of(assay.name, items)
     render_images(
         store, assay, [store.images.get(assay.name, i) for i in sorted({i.image_id for i in items})]
     )
     held = label_studio.prediction_tasks(project_id, version)
-    todo = [item for item in items if tasks[item] is not None and tasks[item] not in held]
+    todo = [item for item in items if item in tasks and tasks[item] not in held]
     for start in range(0, len(todo), PUSH_CHUNK):
         chunk = todo[start : start + PUSH_CHUNK]
-        documents = []
-        for item in chunk:
-            stored = store.predictions.get(assay.name, version, item)
-            task_id = tasks[item]
-            if stored is None or task_id is None:
-                raise StateError(f"item {item.image_id}/{item.tile}: no prediction of {version} to push")
-            documents.append(prediction(task_id, stored.result, stored.confidence, version))
+        documents = documents_of(store, assay, version, chunk)
         created = label_studio.push_predictions(project_id, documents)
         if created != len(documents):
             raise LabelStudioRefused(
@@ -150,7 +104,21 @@ def push(
             )
         if progress:
             progress("push", start + len(chunk), len(todo))
-    return len(held) + len(todo)
+    return len(todo)
+
+
+def documents_of(store: Store, assay: Assay, version: str, items: Sequence[Item]) -> list[dict[str, object]]:
+    """Predictions of items with a task, as Label Studio takes them."""
+    tasks = store.images.tasks_of(assay.name, items)
+    shown = proposals(store, assay, items)
+    documents = []
+    for item in items:
+        stored = store.predictions.get(assay.name, version, item)
+        if stored is None or item not in tasks:
+            raise StateError(f"item {item.image_id}/{item.tile}: no prediction of {version} to push")
+        result = shown.get(item, stored.result)
+        documents.append(prediction(tasks[item], result, stored.confidence, version))
+    return documents
 
 
 def resume(label_studio: LabelStudio, store: Store, assay: Assay) -> str | None:
@@ -169,7 +137,7 @@ def resume(label_studio: LabelStudio, store: Store, assay: Assay) -> str | None:
     if version in (shown, row["active_version"]):
         if publication["step"] == "push":
             push(label_studio, store, assay, version, publication["window"])
-        _finish(label_studio, store, assay, publication["id"], version)
+        _finish(label_studio, store, assay, publication["id"], version, publication["previous"])
         return f"finished the publication of {version}"
     if version in label_studio.model_versions(project_id):
         label_studio.delete_model_version(project_id, version)
@@ -177,76 +145,35 @@ def resume(label_studio: LabelStudio, store: Store, assay: Assay) -> str | None:
     return f"undid the half publication of {version}"
 
 
-def _finish(label_studio: LabelStudio, store: Store, assay: Assay, publication: int, version: str) -> None:
+def _finish(
+    label_studio: LabelStudio,
+    store: Store,
+    assay: Assay,
+    publication: int,
+    version: str,
+    previous: str | None,
+) -> None:
     project_id = store.assays.get(assay.name)["project_id"]
+    # What was leased since the window was computed is in it too: twice, since leasing goes on meanwhile.
+    _push_leased(label_studio, store, assay, version)
+    withdraw_doubts(store.home, assay)
     if version in label_studio.model_versions(project_id):  # an empty window has nothing to switch to
         label_studio.set_model_version(project_id, version)
     store.publications.advance(publication, "activate")
     store.models.activate(assay.name, version)
+    _push_leased(label_studio, store, assay, version)
     store.publications.advance(publication, "clean")
-    for other in label_studio.model_versions(project_id):
-        if other != version:
+    # The last version's predictions stay one promotion longer: an editor that is open began with one of
+    # them, and Label Studio takes no annotation whose prediction is gone. More items of the version in force
+    # are no promotion.
+    for other in label_studio.model_versions(project_id) if version != previous else ():
+        if other not in (version, previous):
             label_studio.delete_model_version(project_id, other)
     store.publications.advance(publication, "done")
     logger.info("published assay=%s version=%s", assay.name, version)
 
 
-def show_batch(
-    label_studio: LabelStudio, store: Store, assay: Assay, queue: str, version: str, items: Sequence[Item]
-) -> int:
-    """Make a queue's tab show exactly these items, in the order of their score."""
-    project_id = store.assays.get(assay.name)["project_id"]
-    tasks = store.images.tasks(assay.name)
-    task_ids = [task for item in items if (task := tasks[item]) is not None]
-    view_id = label_studio.ensure_view(project_id, view_title(queue), task_ids, ORDERING)
-    store.publications.set_batch(assay.name, queue, version, items, view_id)
-    return view_id
-
-
-def refill(
-    label_studio: LabelStudio,
-    store: Store,
-    assay: Assay,
-    policies: dict[str, QueuePolicy],
-) -> int:
-    """Give a queue whose batch is worked through the next one; returns how many queues that were.
-
-    A batch of another version than that in force is what an interrupted publication left: its order is
-    no longer that of the scores, so it makes way too.
-    """
-    version = store.models.active(assay.name).version
-    finished = store.corrections.finished_items(assay.name)
-    tasks = store.images.tasks(assay.name)
-    project_id = store.assays.get(assay.name)["project_id"]
-    refilled = 0
-    for queue, policy in policies.items():
-        batch = store.publications.batch(assay.name, queue)
-        if (
-            batch is not None
-            and batch["version"] == version
-            and any(item not in finished and tasks.get(item) is not None for item in batch["items"])
-        ):
-            continue
-        candidates = open_candidates(store, assay, version)
-        others = [
-            set(held["items"])
-            for name in policies
-            if name != queue and (held := store.publications.batch(assay.name, name)) is not None
-        ]
-        taken = [[c for c in candidates if c.item in items] for items in others]
-        chosen = _choose(assay, queue, version, policy, candidates, taken)
-        if not chosen:
-            continue
-        items = [candidate.item for candidate in chosen]
-        push(label_studio, store, assay, version, items)
-        if label_studio.get_project(project_id).get("model_version") != version:
-            # none can be set while there is no prediction: where all was finished, or deleted by hand
-            label_studio.set_model_version(project_id, version)
-        show_batch(label_studio, store, assay, queue, version, items)
-        refilled += 1
-    return refilled
-
-
-def view_title(queue: str) -> str:
-    """Title of a queue's tab."""
-    return f"Worklist {queue}"
+def _push_leased(label_studio: LabelStudio, store: Store, assay: Assay, version: str) -> None:
+    leased = list(dict.fromkeys(lease.item for lease in store.leases.held(assay.name)))
+    if leased:
+        push(label_studio, store, assay, version, leased)

@@ -52,6 +52,7 @@ def create_app(settings: Settings | None = None, *, start: bool = True) -> Flask
         ActiveModel(store, Registry(settings.home / "models"), settings.device),
         Intake(store, client, load),
         load,
+        client,
         url,
     )
     app = Flask("ml_backend")

@@ -12,13 +12,18 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from cytoloop.adapters.store import Store
+from cytoloop.adapters.store import Listed, Store
 from cytoloop.domain.assay import Assay
-from cytoloop.domain.errors import InputError, NotReadyYet, UnknownImage
-from cytoloop.domain.types import Item, StoredPrediction, WorklistEntry
+from cytoloop.domain.errors import ConfigError, InputError, NotReadyYet, UnknownImage
+from cytoloop.domain.ports import LabelStudio
+from cytoloop.domain.queue_policy import QueuePolicy
+from cytoloop.domain.types import Item, Lease, StoredPrediction, WorklistEntry
+from labelstudio_config.canvas import proposals
+from labelstudio_config.handout import claim, holder_of, policy_of, ranked_by, returned, show_tab, withdraw
 from labelstudio_config.intake import Intake, check_identity
 from labelstudio_config.payloads import PredictRequest, parse_task_data, predict_reply
 from labelstudio_config.prelabel import prelabel
+from labelstudio_config.ranking import strategies_for, strategy_for
 from labelstudio_config.schema import check_label_config
 from ml_backend.active_model import ActiveModel
 
@@ -28,7 +33,6 @@ COMPUTED_AT_ONCE = 4
 """More missing predictions than this are computed in the background: nobody waits for a plate."""
 
 INTAKE_RETRY_S = 5.0
-STRATEGY = "foreground-entropy"
 
 
 class Backend:
@@ -40,8 +44,10 @@ class Backend:
         active: ActiveModel,
         intake: Intake,
         load: Callable[[str], Assay],
+        label_studio: LabelStudio,
         label_studio_url: str,
     ) -> None:
+        self._label_studio = label_studio
         self._store = store
         self._active = active
         self._intake = intake
@@ -93,8 +99,11 @@ class Backend:
             )
         for item in missing:
             found[item] = self._compute(assay, item)
-        replies = [found[item] for item in items]
-        return predict_reply([(p.result, p.confidence, p.version) for p in replies if p is not None])
+        shown = proposals(self._store, assay, items)
+        replies = [(item, found[item]) for item in items]
+        return predict_reply(
+            [(shown.get(i, p.result), p.confidence, p.version) for i, p in replies if p is not None]
+        )
 
     def _compute(self, assay: Assay, item: Item) -> StoredPrediction:
         with self._computing:  # one forward pass at a time: two on the same cores are slower than one by one
@@ -103,7 +112,9 @@ class Backend:
             if stored is not None:
                 return stored
             record = self._store.images.get(assay.name, item.image_id)
-            predictions = prelabel(record, predictor.predict(record), assay, predictor.version)
+            strategy = strategies_for(self._store, assay, predictor.offers, predictor.version)[0]
+            look = predictor.look(record, strategy.needs)
+            predictions, _ = prelabel(record, look, assay, predictor.version, strategy)
             self._store.predictions.put(assay.name, predictions)
             return next(p for p in predictions if p.item == item)
 
@@ -123,15 +134,73 @@ class Backend:
 
     # --- who comes next ------------------------------------------------------------------------------
 
-    def worklist(self, queue_name: str, limit: int) -> list[WorklistEntry]:
-        """What to open next in a queue, the most doubtful first: the order of its tab.
+    def worklist(self, queue_name: str, expert: str | None, limit: int) -> list[WorklistEntry]:
+        """What an expert holds in a queue, in the order of the tab; then what comes next, without a lease.
 
         Raises
         ------
         InputError
-            If no assay of this home has the queue.
+            If no assay of this home has the queue, or the queue has experts and this is none of them.
         """
-        return worklist(self._store, self._load, self._label_studio_url, queue_name, limit)
+        return worklist(self._store, self._load, self._label_studio_url, queue_name, expert, limit)
+
+    def claim(
+        self, queue_name: str, expert: str | None, count: int | None, minutes: float | None
+    ) -> list[WorklistEntry]:
+        """Lease the next batch to an expert, show it in the expert's tab; the new entries in its order.
+
+        Raises
+        ------
+        InputError
+            As ``worklist``, or if ``count`` or ``minutes`` make no sense.
+        """
+        assay, queue = find_queue(self._store, self._load, queue_name)
+        leases = claim(self._label_studio, self._store, assay, queue, expert, count=count, minutes=minutes)
+        new = {str(lease.id) for lease in leases}
+        limit = max(1, policy_of(self._store, assay, queue).most_held)
+        return [entry for entry in self.worklist(queue_name, expert, limit) if entry.lease in new]
+
+    def release(self, lease_id: int, expert: str | None) -> Lease:
+        """Give a leased item back; ``expert`` None: an administrator takes it back, whoever holds it.
+
+        Raises
+        ------
+        UnknownLease, ForeignLease, LeaseEnded
+            If there is no such lease, another expert holds it, or it is over.
+        """
+        lease = self._store.leases.get(lease_id)
+        assay = self._load(lease.assay)
+        holder = lease.expert
+        if expert is not None:
+            holder = holder_of(policy_of(self._store, assay, lease.queue), expert, lease.queue)
+        released = self._store.leases.release(lease_id, holder)
+        self._store.worklist.note(lease.assay, [lease.item])
+        withdraw(self._label_studio, self._store, assay, [released])
+        show_tab(self._label_studio, self._store, assay, lease.queue, lease.expert)
+        return released
+
+    def queue(self, queue_name: str) -> dict[str, Any]:
+        """The policy in force of a queue, as JSON."""
+        assay, queue = find_queue(self._store, self._load, queue_name)
+        return {"queue": f"{assay.name}/{queue}", "policy": policy_of(self._store, assay, queue).document()}
+
+    def set_queue(self, queue_name: str, document: object) -> dict[str, Any]:
+        """Set a queue's policy; the next batch is made by it.
+
+        Raises
+        ------
+        InputError
+            If there is no such queue, or the policy is wrong; or its strategy needs what the model in force lacks.
+        """
+        assay, queue = find_queue(self._store, self._load, queue_name)
+        try:
+            policy = QueuePolicy.from_document(document, f"queue {queue_name!r}")
+            predictor = self._active.predictor(assay)
+            strategy_for(policy, predictor.offers, predictor.version)
+        except ConfigError as error:  # the caller's, not this server's
+            raise InputError(str(error)) from error
+        self._store.queues.set(assay.name, queue, policy.document())
+        return self.queue(queue_name)
 
     # --- in the background ---------------------------------------------------------------------------
 
@@ -172,43 +241,83 @@ class Backend:
 
 
 def worklist(
-    store: Store, load: Callable[[str], Assay], label_studio_url: str, queue_name: str, limit: int
+    store: Store,
+    load: Callable[[str], Assay],
+    label_studio_url: str,
+    queue_name: str,
+    expert: str | None,
+    limit: int,
 ) -> list[WorklistEntry]:
-    """The batch of a queue without what is finished, with links into Label Studio."""
+    """What an expert holds, then what comes next, with links into Label Studio."""
     if limit < 1:
         raise InputError(f"limit is {limit}, expected at least 1")
-    assay, name = find_queue(store, load, queue_name)
-    batch = store.publications.batch(assay.name, name)
-    if batch is None:
+    assay, queue = find_queue(store, load, queue_name)
+    policy = policy_of(store, assay, queue)
+    holder = holder_of(policy, expert, queue)
+    row = store.assays.get(assay.name)
+    version = row["active_version"]
+    if version is None or not store.scores.strategies(assay.name, version):
         return []
-    project_id = store.assays.get(assay.name)["project_id"]
-    finished = store.corrections.finished_items(assay.name)
-    tasks = store.images.tasks(assay.name)
-    ranked = {
-        item: (score, reason)
-        for item, score, _, reason in store.predictions.ranked(assay.name, batch["version"])
-    }
+    strategy = ranked_by(store, assay, policy, version)
+    listed = store.worklist.of(
+        assay.name,
+        queue,
+        holder,
+        version,
+        strategy,
+        limit,
+        skipped=returned(policy, holder),
+        deleted=policy.deleted,
+    )
+    roles = store.leases.roles(assay.name, [one.item for one in listed if one.lease is not None])
+    tab = store.handouts.tab(assay.name, queue, holder)
+    page = f"{label_studio_url}/projects/{row['project_id']}/data?"
+    if tab is not None:
+        page += f"tab={tab.view_id}&"
     entries: list[WorklistEntry] = []
-    for item in batch["items"]:
-        task_id = tasks.get(item)
-        if item in finished or task_id is None or item not in ranked:
-            continue
-        score, reason = ranked[item]
+    for rank, one in enumerate(listed, start=1):
+        role = roles.get(one.item)
+        # The page of a task shows what others drew on it; the stream of a tab does not.
+        is_blind = one.lease is not None and role is not None and role.readers > 1
         entries.append(
             WorklistEntry(
-                rank=len(entries) + 1,
-                task_id=task_id,
-                image_id=item.image_id,
-                tile=item.tile,
-                score=score,
-                reason=reason,
-                strategy=STRATEGY,
-                model_version=batch["version"],
-                lease=None,
-                url=f"{label_studio_url}/projects/{project_id}/data?tab={batch['view_id']}&task={task_id}",
+                rank=rank,
+                task_id=one.task_id,
+                image_id=one.item.image_id,
+                tile=one.item.tile,
+                score=one.score,
+                reason=reason_of(one),
+                strategy=strategy,
+                model_version=version,
+                lease=None if one.lease is None else str(one.lease.id),
+                url=f"{page}labeling=1" if is_blind else f"{page}task={one.task_id}",
             )
         )
-    return entries[:limit]
+    return entries
+
+
+_WHY = {
+    "audit": "drawn at random, to measure the ranking",
+    "contest": "drawn at random, to compare models",
+    "validation": "drawn at random, to choose models",
+    "sealed": "drawn at random, for the report",
+    "overlap": "read by several experts",
+    "gold": "its mask is known, to measure agreement",
+    "review": "a second look at a correction",
+}
+
+
+def reason_of(listed: Listed) -> str:
+    """Why an item is in the list: what the model saw, or what it was drawn for.
+
+    What the model saw of an item that is to be judged alone would lead the expert.
+    """
+    lease = listed.lease
+    if lease is None or lease.role in ("ranked", "validation", "sealed", "audit", "review"):
+        why = _WHY.get(lease.role) if lease is not None else None
+        return listed.reason if why is None else f"{why}; {listed.reason}"
+    canvas = {"blank": "an empty canvas", "cip": "on the CIP's mask", "model": ""}[lease.canvas]
+    return "; ".join(part for part in (_WHY.get(lease.role, ""), canvas) if part)
 
 
 def find_queue(store: Store, load: Callable[[str], Assay], queue_name: str) -> tuple[Assay, str]:

@@ -34,14 +34,15 @@ from cytoloop.domain.metrics.intervals import iou_of_present
 from cytoloop.domain.ports import LabelStudio
 from cytoloop.domain.promotion import ContestDecision, ContestItem, ContestPolicy, decide
 from cytoloop.domain.types import HELD_OUT, Item, Method, ModelVersion, Split
-from cytoloop.domain.worklist import QueuePolicy
 from cytoloop.nn.fit import EpochReport
 from cytoloop.pipeline.cip_version import ensure_cip_version
+from cytoloop.pipeline.consensus import agreed, counted
 from cytoloop.pipeline.judging import JudgedItem, doubt_maps, judged_items, recipe_seconds
 from cytoloop.pipeline.predictors import Predictor, load_predictor
 from cytoloop.pipeline.weak_labels import weak_label_store, weak_masks
+from labelstudio_config.handout import refill, show_doubts
 from labelstudio_config.intake import Intake
-from labelstudio_config.publish import publish, refill, resume
+from labelstudio_config.publish import publish, resume, window_of
 from trainer.deltas import corrected_items, fresh_corrections
 from trainer.gallery import worst_of
 from trainer.presets import is_trained_as, preset
@@ -68,7 +69,6 @@ class CyclePolicy:
     """What a cycle may do."""
 
     contest: ContestPolicy = field(default_factory=ContestPolicy)
-    queue: QueuePolicy = field(default_factory=QueuePolicy)
     min_new_corrections: int = 1
     """Corrections of training wells that no model has seen, below which a cycle trains nothing."""
     preset: str | None = None
@@ -107,6 +107,8 @@ class CycleOutcome:
     """The same, each with what it changed."""
     proposals: tuple[ProposalErrors, ...] = ()
     published_tasks: int = 0
+    doubt_maps: int = 0
+    """Shown in the editor, of the version that was published."""
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -138,6 +140,7 @@ class Cycle:
         self._cancelled = cancelled
         self._refilled_at = perf_counter()
         self._standing: dict[Item, StoredCorrection] = {}
+        self._waiting: dict[Item, str] = {}
         self._predictors: dict[str, Predictor] = {}
         self._judgements: dict[tuple[str, Split], list[JudgedItem]] = {}
 
@@ -161,7 +164,8 @@ class Cycle:
                 outcome.notes.append(f"An earlier cycle was interrupted: {resumed}.")
             weak_label_store(store, assay)
             # Read once: experts go on while a cycle trains, and its models must be judged on one set of items.
-            self._standing = outcome.standing = store.corrections.standing(assay.name)
+            self._standing = outcome.standing = agreed(store, assay)
+            self._count_contest_items(outcome)
             active = store.models.active(assay.name)
             outcome.active_before = outcome.active_after = active.version
         with self._step(outcome, "train", 0.05):
@@ -174,15 +178,28 @@ class Cycle:
             with self._step(outcome, "publish", 0.85):
                 self._publish(outcome, challenger)
         with self._step(outcome, "refill", 0.95):
-            refill(self._label_studio, store, assay, self._policies())
+            refill(self._label_studio, store, assay)
         with self._step(outcome, "measure", 0.96):
             self._measure(outcome)
         with self._step(outcome, "compare", 0.98):
-            outcome.fresh = fresh_corrections(store, assay.name, cycle_id, self._standing)
+            outcome.fresh = fresh_corrections(store, assay, cycle_id, self._standing)
             outcome.corrected, outcome.proposals = corrected_items(
                 store, assay, outcome.fresh, lambda version: self._predictor(store.models.get(version))
             )
         return outcome
+
+    def _count_contest_items(self, outcome: CycleOutcome) -> None:
+        """Hold back contest items that wait for a second reader, or whose readers do not agree."""
+        contest = {item: c for item, c in self._standing.items() if c.split == "contest"}
+        roles = self._store.leases.roles(self._assay.name, contest)
+        wanted = {item: role.readers for item, role in roles.items() if role.role == "contest"}
+        self._waiting = counted(self._store, self._assay, contest, wanted).waiting
+        if self._waiting:
+            first = next(iter(self._waiting))
+            outcome.notes.append(
+                f"{len(self._waiting)} contest item(s) do not count yet; {first.image_id}/{first.tile}: "
+                f"{self._waiting[first]}."
+            )
 
     # --- train ---------------------------------------------------------------------------------------
 
@@ -262,7 +279,7 @@ class Cycle:
             return
         self._refilled_at = perf_counter()
         try:
-            refill(self._label_studio, self._store, self._assay, self._policies())
+            refill(self._label_studio, self._store, self._assay)
         except ExternalError as error:  # no reason to throw a training away
             logger.warning("refill put off assay=%s: %s", self._assay.name, error)
 
@@ -337,10 +354,12 @@ class Cycle:
             self._store,
             self._assay,
             self._predictor(challenger),
-            self._policies(),
             lambda step, done, total: self._tell(f"{step} {done}/{total}", 0.85 + 0.1 * done / max(total, 1)),
         )
         outcome.active_after = challenger.version
+        predictor = self._predictor(challenger)
+        window = window_of(self._store, self._assay, predictor)
+        outcome.doubt_maps = show_doubts(self._store, self._assay, predictor, window)
 
     def _measure(self, outcome: CycleOutcome) -> None:
         """CIP, the CDL, the challenger and both active versions, on every held-out split."""
@@ -399,7 +418,9 @@ class Cycle:
     def _judged(self, model: ModelVersion, split: Split) -> Sequence[JudgedItem]:
         key = (model.version, split)
         if key not in self._judgements:
-            corrections = [c for c in self._standing.values() if c.split == split]
+            corrections = [
+                c for c in self._standing.values() if c.split == split and c.item not in self._waiting
+            ]
             self._judgements[key] = list(
                 judged_items(self._store, self._assay, self._predictor(model), corrections)
             )
@@ -417,9 +438,6 @@ class Cycle:
     @property
     def _preset_name(self) -> str:
         return self._policy.preset or self._assay.training_preset
-
-    def _policies(self) -> dict[str, QueuePolicy]:
-        return dict.fromkeys(self._assay.queues, self._policy.queue)
 
     def _newest(self, *methods: Method) -> ModelVersion | None:
         models = [m for m in self._store.models.all(self._assay.name) if m.method in methods]

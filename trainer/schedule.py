@@ -20,10 +20,12 @@ from cytoloop.config import Settings
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import CytoloopError, LabelStudioUnavailable
 from cytoloop.nn.fit import TrainingCancelled
-from cytoloop.pipeline.predictors import load_predictor
+from cytoloop.pipeline.predictors import CipPredictor, load_predictor
 from labelstudio_config.client import LabelStudioClient
+from labelstudio_config.handout import lacking_doubts, refill, show_doubts
 from labelstudio_config.intake import Intake
-from labelstudio_config.publish import predict_everything, refill, resume
+from labelstudio_config.publish import resume
+from labelstudio_config.ranking import policies_of, rank_everything, strategy_for
 from trainer.cycle import Cycle, CycleOutcome, CyclePolicy, Progress
 from trainer.telling import report_folder, tell
 
@@ -87,17 +89,36 @@ class Trainer:
         self._intake.reconcile(assay, everything=is_first)
         self._seen.add(assay.name)
         resume(self._label_studio, self.store, assay)
-        self._predict_missing(assay)
-        refill(self._label_studio, self.store, assay, dict.fromkeys(assay.queues, self._policy.queue))
+        self._rank_missing(assay)
+        refill(self._label_studio, self.store, assay)
+        self._draw_missing_doubts(assay)
         self._ask_if_due(assay, every)
 
-    def _predict_missing(self, assay: Assay) -> None:
-        """Predictions are derived: where they were deleted, or an import was cut off, make them again."""
+    def _rank_missing(self, assay: Assay) -> None:
+        """Rankings are derived: where they were deleted, an import was cut off, or a queue follows another
+        strategy now, make them again."""
         model = self.store.models.active(assay.name)
-        if self.store.predictions.count(assay.name, model.version) < len(self.store.images.tasks(assay.name)):
+        there = self.store.scores.strategies(assay.name, model.version)
+        items = len(self.store.images.tasks(assay.name))
+        policies = policies_of(self.store, assay).values()
+        wanted = {policy.strategy for policy in policies}
+        if model.method == "cip":  # a strategy that needs a network is stood in for
+            wanted = {strategy_for(one, CipPredictor.offers, model.version).name for one in policies}
+        counts = [self.store.predictions.count(assay.name, model.version)]
+        counts += [self.store.scores.count(assay.name, model.version, name) for name in wanted & set(there)]
+        if not wanted <= set(there) or min(counts) < items:
             predictor = load_predictor(self.store, self._registry, assay, model, self._settings.device)
-            made = predict_everything(self.store, assay, predictor)
-            logger.info("predictions made again assay=%s images=%d", assay.name, made)
+            made = rank_everything(self.store, assay, predictor)
+            logger.info("ranked again assay=%s images=%d", assay.name, made)
+
+    def _draw_missing_doubts(self, assay: Assay) -> None:
+        """What was leased since the last publication shows what the model doubts of it, too."""
+        model = self.store.models.active(assay.name)
+        lacking = [] if model.method == "cip" else lacking_doubts(self.store, assay)
+        if lacking:
+            predictor = load_predictor(self.store, self._registry, assay, model, self._settings.device)
+            shown = show_doubts(self.store, assay, predictor, lacking)
+            logger.info("doubt maps drawn assay=%s items=%d", assay.name, shown)
 
     def _ask_if_due(self, assay: Assay, every: int) -> None:
         # A failed cycle counts too: what made it fail would else make it fail again at every look.

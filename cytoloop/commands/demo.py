@@ -26,8 +26,8 @@ from cytoloop.domain.assay import Assay
 from cytoloop.domain.effort import correction_minutes
 from cytoloop.domain.errors import ExternalError
 from cytoloop.domain.metrics import confusion_matrix, pixel_metrics
+from cytoloop.domain.queue_policy import QueuePolicy
 from cytoloop.domain.types import Item, ModelVersion
-from cytoloop.domain.worklist import QueuePolicy
 from cytoloop.pipeline.predictors import load_predictor
 from labelstudio_config.payloads import drawn_mask
 from labelstudio_config.project import connect
@@ -92,13 +92,15 @@ def run_demo(
             lambda done, total: tell("simulate plate", done, total),
         )
     truth = Truth(source, assay)
-    policy = QueuePolicy(size=options.batch)
     rounds: list[Round] = []
     with running_stack(home_folder, UpOptions(label_studio=options.label_studio), say) as stack:
         home = stack.home
-        import_plate(home, source, assay, tell, policy)
+        home.store.assays.ensure(assay)
+        policy = QueuePolicy(size=options.batch)
+        home.store.queues.set(assay.name, assay.queues[0], policy.document())
+        import_plate(home, source, assay, tell)
         connect(home.label_studio, home.store, assay, home.settings)
-        trainer = Trainer(home.settings, CyclePolicy(queue=policy, seed=options.seed, preset=options.preset))
+        trainer = Trainer(home.settings, CyclePolicy(seed=options.seed, preset=options.preset))
         try:
             rounds.append(
                 _state(home, assay, truth, 0, 0.0, ("start", "conventional image processing alone"))
@@ -158,7 +160,7 @@ def _worklist(home: Home, assay: Assay) -> list[dict[str, Any]]:
     )
     answer.raise_for_status()
     entries: list[dict[str, Any]] = answer.json()["entries"]
-    return entries
+    return [entry for entry in entries if entry["lease"] is not None]
 
 
 def _state(

@@ -11,10 +11,10 @@ from cytoloop.adapters.plates import read_plate
 from cytoloop.commands.home import Home
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.types import SPLITS
-from cytoloop.domain.worklist import QueuePolicy
 from cytoloop.pipeline.cip_version import ensure_cip_version
 from cytoloop.pipeline.predictors import load_predictor
 from cytoloop.pipeline.weak_labels import weak_label_store
+from labelstudio_config.handout import refill
 from labelstudio_config.project import import_tasks, set_up_project
 from labelstudio_config.publish import publish
 
@@ -37,7 +37,7 @@ class ImportSummary:
     project_id: int
 
 
-def import_plate(home: Home, source: Path, assay: Assay, tell: Tell, policy: QueuePolicy) -> ImportSummary:
+def import_plate(home: Home, source: Path, assay: Assay, tell: Tell) -> ImportSummary:
     """Bring a plate in; the same plate again changes nothing.
 
     Every image is read before the first is stored: a plate with a bad image leaves no trace.
@@ -53,9 +53,10 @@ def import_plate(home: Home, source: Path, assay: Assay, tell: Tell, policy: Que
         project_id = set_up_project(home.label_studio, store, assay)
         tasks = import_tasks(home.label_studio, store, assay, tell)
         active = store.models.active(assay.name)
-        if tasks or store.publications.batch(assay.name, assay.queues[0]) is None:
+        if tasks or not store.leases.held(assay.name):
             predictor = load_predictor(store, home.registry, assay, active, home.settings.device)
-            publish(home.label_studio, store, assay, predictor, dict.fromkeys(assay.queues, policy), tell)
+            publish(home.label_studio, store, assay, predictor, tell)
+            refill(home.label_studio, store, assay)
     splits = list(store.images.groups(assay.name).values())
     return ImportSummary(
         assay=assay.name,

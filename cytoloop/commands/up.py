@@ -31,9 +31,11 @@ from cytoloop.commands.simulate_plate import simulate_plate_command
 from cytoloop.config import Settings, write_local
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import ExternalError, StateError
+from cytoloop.domain.queue_policy import SHARED
 from cytoloop.domain.types import HELD_OUT
-from cytoloop.domain.worklist import QueuePolicy
+from labelstudio_config.handout import holders
 from labelstudio_config.project import connect, set_up_project
+from labelstudio_config.ranking import policies_of
 
 DEMO_ASSAY = "rosella"
 DEMO_SEED = 7
@@ -152,7 +154,7 @@ def fill(home: Home, options: UpOptions, tell: Tell) -> tuple[Assay, Path, Impor
         source = options.data
     else:
         return None
-    return assay, source, import_plate(home, source, assay, tell, QueuePolicy())
+    return assay, source, import_plate(home, source, assay, tell)
 
 
 def reconnect(home: Home) -> None:
@@ -209,12 +211,12 @@ def address(home: Home) -> Address:
     worklists = {}
     for name in home.store.assays.names():
         project_id = home.store.assays.get(name)["project_id"]
-        for queue in home.load(name).queues:
-            batch = home.store.publications.batch(name, queue)
-            if batch is not None:
-                worklists[f"{name}/{queue}"] = (
-                    f"{url}/projects/{project_id}/data?tab={batch['view_id']}&labeling=1"
-                )
+        for queue, policy in policies_of(home.store, home.load(name)).items():
+            for holder in holders(policy):
+                tab = home.store.handouts.tab(name, queue, holder)
+                if tab is not None:
+                    whose = f"{name}/{queue}" if holder == SHARED else f"{name}/{queue} {holder}"
+                    worklists[whose] = f"{url}/projects/{project_id}/data?tab={tab.view_id}&labeling=1"
     own = home.settings.label_studio_token == local["label_studio_token"]
     return Address(
         label_studio=url,

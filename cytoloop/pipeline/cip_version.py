@@ -17,11 +17,10 @@ from cytoloop.pipeline.predictors import RECIPE_FILE, cip_digest
 
 def ensure_cip_version(store: Store, registry: Registry, assay: Assay) -> ModelVersion:
     """The version of the assay's present recipe, registered if need be; active if nothing else is."""
-    # with the assay's name: assays that share a recipe have each their version
-    digest = digest_of({"assay": assay.name, "cip": cip_digest(assay.cip)})
-    for model in store.models.all(assay.name):
-        if model.method == "cip" and model.digest == digest:
-            return model
+    known = _registered(store, assay)
+    if known is not None:
+        return known
+    digest = _digest(assay)
     document = {**cip_document(assay.cip), "code_version": CODE_VERSION}
 
     def write(folder: Path) -> str:
@@ -45,3 +44,20 @@ def ensure_cip_version(store: Store, registry: Registry, assay: Assay) -> ModelV
     if store.assays.get(assay.name)["active_version"] is None:
         store.models.activate(assay.name, version)
     return store.models.get(version)
+
+
+def cip_version_of(store: Store, assay: Assay) -> str | None:
+    """Name of the version of the assay's present recipe; None where it is not registered."""
+    known = _registered(store, assay)
+    return None if known is None else known.version
+
+
+def _registered(store: Store, assay: Assay) -> ModelVersion | None:
+    digest = _digest(assay)
+    models = (model for model in store.models.all(assay.name) if model.method == "cip")
+    return next((model for model in models if model.digest == digest), None)
+
+
+def _digest(assay: Assay) -> str:
+    # with the assay's name: assays that share a recipe have each their version
+    return digest_of({"assay": assay.name, "cip": cip_digest(assay.cip)})

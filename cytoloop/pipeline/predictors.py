@@ -188,6 +188,15 @@ def load_predictor(
     )
 
 
+def offers_of(model: ModelVersion) -> frozenset[Need]:
+    """What a version can be asked for, told without loading it."""
+    if model.method == "cip":
+        return CipPredictor.offers
+    dropout = model.config.get("train", {}).get("network", {}).get("dropout", 0.0)
+    offered: frozenset[Need] = frozenset({"network", "augmentation", "features", "cip"})
+    return offered | {"dropout"} if dropout > 0 else offered
+
+
 def cip_digest(cip: Cip) -> str:
     """Digest of a CIP version: the recipe and the code that runs it."""
     return digest_of({"recipe": recipe_digest(cip), "code": CODE_VERSION})

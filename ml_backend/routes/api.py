@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from cytoloop.domain.errors import Forbidden, InputError, UnknownVersion
 from ml_backend.access import ApiTokens, Caller
 from ml_backend.service import Backend
 
+MOST_CLAIMED = 1000
+"""Items in one claim; a policy's cap is usually far below."""
 CYCLE_KEYS = (
     "id",
     "assay",
@@ -45,15 +48,53 @@ def blueprint(backend: Backend, store: Store, tokens: ApiTokens, settings: Setti
             raise Forbidden(f"role {who.role!r} may not do this; expected one of {list(roles)}")
         return who
 
+    def acting_as(who: Caller, expert: object) -> str | None:
+        """Whose list is meant: an expert's token acts only as itself."""
+        if expert is not None and not isinstance(expert, str):
+            raise InputError(f"expert is {expert!r}, expected a name or an e-mail")
+        if who.role != "expert":
+            return expert
+        if expert not in (None, who.name):
+            raise Forbidden(f"an expert's token acts only as itself ({who.name!r}), not as {expert!r}")
+        return who.name
+
     @routes.get("/api/v1/worklist")
     def worklist() -> ResponseReturnValue:
-        who = caller()
-        expert = request.args.get("expert", who.name)
-        if who.role == "expert" and expert != who.name:
-            raise Forbidden(f"an expert's token acts only as itself ({who.name!r}), not as {expert!r}")
+        expert = acting_as(caller(), request.args.get("expert"))
         limit = _whole("limit", 100)
-        entries = backend.worklist(request.args.get("queue", "default"), limit)
+        entries = backend.worklist(request.args.get("queue", "default"), expert, limit)
         return jsonify(entries=[asdict(entry) for entry in entries])
+
+    @routes.post("/api/v1/worklist/claim")
+    def claim() -> ResponseReturnValue:
+        who = caller()
+        body = _object()
+        queue, expert = body.get("queue", "default"), acting_as(who, body.get("expert"))
+        if not isinstance(queue, str):
+            raise InputError(f"queue is {queue!r}, expected a name")
+        count, minutes = body.get("count"), body.get("minutes")
+        if count is not None and (not _is_number(count, int) or not 1 <= count <= MOST_CLAIMED):
+            raise InputError(f"count is {count!r}, expected a whole number from 1 to {MOST_CLAIMED}")
+        if minutes is not None and (not _is_number(minutes, int, float) or not 0 < minutes < math.inf):
+            raise InputError(f"minutes is {minutes!r}, expected a number above 0")
+        entries = backend.claim(queue, expert, count, minutes)
+        return jsonify(entries=[asdict(entry) for entry in entries]), 201 if entries else 200
+
+    @routes.delete("/api/v1/leases/<int:lease_id>")
+    def release(lease_id: int) -> ResponseReturnValue:
+        who = caller()
+        lease = backend.release(lease_id, who.name if who.role == "expert" else None)
+        return jsonify(lease=str(lease.id), state=lease.state)
+
+    @routes.get("/api/v1/queues/<path:name>")
+    def queue(name: str) -> ResponseReturnValue:
+        caller("admin")
+        return jsonify(backend.queue(name))
+
+    @routes.put("/api/v1/queues/<path:name>")
+    def set_queue(name: str) -> ResponseReturnValue:
+        caller("admin")
+        return jsonify(backend.set_queue(name, _object()))
 
     @routes.get("/api/v1/models")
     def models() -> ResponseReturnValue:
@@ -114,6 +155,17 @@ def _report_file(store: Store, settings: Settings, cycle_id: str, name: str) -> 
     if path is None or not path.is_file():
         raise UnknownVersion(f"cycle {cycle_id!r} has no report")
     return path
+
+
+def _object() -> dict[str, Any]:
+    body = request.get_json(force=True, silent=True)
+    if not isinstance(body, dict):
+        raise InputError(f"{request.path}: got {type(body).__name__}, expected a JSON object")
+    return body
+
+
+def _is_number(value: object, *kinds: type) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def _whole(name: str, default: int) -> int:

@@ -31,9 +31,9 @@ from cytoloop.commands.up import UpOptions, running_stack
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.display import composite
 from cytoloop.domain.promotion import ContestDecision, ContestPolicy, decide
+from cytoloop.domain.queue_policy import SHARED, QueuePolicy
 from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.types import HELD_OUT, Item
-from cytoloop.domain.worklist import QueuePolicy
 from labelstudio_config.project import connect
 from labelstudio_config.rle import decode_rle
 from trainer.cycle import CyclePolicy
@@ -69,7 +69,9 @@ class Loop:
         return answer.json()
 
     def worklist(self) -> list[dict[str, Any]]:
-        return self.ask("/api/v1/worklist", queue="default", limit=100)["entries"]
+        """What is leased; what comes next follows it in the answer."""
+        entries = self.ask("/api/v1/worklist", queue="default", limit=100)["entries"]
+        return [entry for entry in entries if entry["lease"] is not None]
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,8 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     with running_stack(folder / "home", options, lambda line: None, {}) as stack:
         home = stack.home
         assay = find_assay(home.settings.home, "rosella")
-        import_plate(home, plate, assay, quiet, QUEUE)
+        home.store.queues.set("rosella", "default", QUEUE.document())
+        import_plate(home, plate, assay, quiet)
         connect(home.label_studio, home.store, assay, home.settings)
         yield Loop(home, assay, Truth(plate, assay))
 
@@ -101,11 +104,11 @@ def wait_for(happened: Callable[[], Any], seconds: float = 20.0) -> Any:
 
 def tab_tasks(loop: Loop) -> list[int]:
     """Tasks of the queue's tab, in its order, without the finished ones."""
-    batch = loop.home.store.publications.batch("rosella", "default")
-    assert batch is not None
+    tab = loop.home.store.handouts.tab("rosella", "default", SHARED)
+    assert tab is not None
     project = loop.home.store.assays.get("rosella")["project_id"]
     listed = {entry["task_id"] for entry in loop.worklist()}
-    return [task for task in loop.home.label_studio.view_tasks(project, batch["view_id"]) if task in listed]
+    return [task for task in loop.home.label_studio.view_tasks(project, tab.view_id) if task in listed]
 
 
 def test_doctor_finds_nothing_wrong(loop: Loop) -> None:
@@ -245,7 +248,7 @@ def test_an_expert_corrects_with_the_brush_and_the_loop_turns(
         return dataclasses.replace(decide(*arguments), promote=True, reason="promoted: the test says so")
 
     monkeypatch.setattr(trainer.cycle, "decide", promoting)
-    policy = CyclePolicy(preset="smoke", queue=QUEUE, contest=ContestPolicy(min_groups=2))
+    policy = CyclePolicy(preset="smoke", contest=ContestPolicy(min_groups=2))
     runner = Trainer(home.settings, policy)
     try:
         before = store.models.active("rosella").version
@@ -265,7 +268,8 @@ def test_an_expert_corrects_with_the_brush_and_the_loop_turns(
     # the new version's predictions, and the order they give, are in Label Studio
     project = store.assays.get("rosella")["project_id"]
     assert home.label_studio.get_project(project)["model_version"] == active.version
-    assert set(home.label_studio.model_versions(project)) == {active.version}
+    # those of the version before stay for editors that are open
+    assert set(home.label_studio.model_versions(project)) == {before, active.version}
     entries = loop.worklist()
     assert {entry["model_version"] for entry in entries} == {active.version}
     assert tab_tasks(loop) == [entry["task_id"] for entry in entries]
@@ -290,7 +294,7 @@ def test_a_lost_webhook_costs_nothing(loop: Loop) -> None:
     item = Item(image_id=entry["image_id"], tile=entry["tile"])
     regions = loop.truth.regions(item, 512, 680)
     annotation = home.label_studio.create_annotation(entry["task_id"], regions, 61.5)
-    runner = Trainer(home.settings, CyclePolicy(queue=QUEUE))
+    runner = Trainer(home.settings)
     try:
         assert item not in store.corrections.standing("rosella")
         runner._intake.reconcile(loop.assay)
@@ -338,5 +342,5 @@ def test_a_plate_with_a_bad_image_leaves_no_trace(loop: Loop, tmp_path: Path) ->
     victim.write_bytes(victim.read_bytes()[:5000])
     images = len(loop.home.store.images.all("rosella"))
     with pytest.raises(ImageUnreadable, match=victim.name):
-        import_plate(loop.home, tmp_path / "bad", loop.assay, quiet, QUEUE)
+        import_plate(loop.home, tmp_path / "bad", loop.assay, quiet)
     assert len(loop.home.store.images.all("rosella")) == images

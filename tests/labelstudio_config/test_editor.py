@@ -62,6 +62,7 @@ def test_an_expert_corrects_the_worklist_in_its_order(studio: Any, chromium_page
             TaskData(
                 image=f"{url}composite.png",
                 channels=(f"{url}channel.png",) * 2,
+                doubt=f"{url}channel.png",
                 image_id=f"i{n}",
                 image_key="ab",
                 tile=0,
@@ -84,9 +85,9 @@ def test_an_expert_corrects_the_worklist_in_its_order(studio: Any, chromium_page
     page.goto(f"{studio.server.url}/projects/{project}/data?tab={view}&labeling=1")
     editor = Editor(page, W, H)
 
-    # what is seen: the composite with the prediction in the classes' colours, both channels beside it
+    # what is seen: the composite with the prediction in the classes' colours, both channels and the doubt beside it
     large, *small = [image.bounding_box() for image in page.locator("img[alt=image]").all()]
-    assert len(small) == 2
+    assert len(small) == 3
     assert all(box["x"] > large["x"] + large["width"] and box["width"] < large["width"] for box in small)
     assert page.get_by_text("gal3 (lysosome)", exact=True).is_visible()
     assert page.get_by_text("Composite: gal3 (lysosome) + LC3").is_visible()

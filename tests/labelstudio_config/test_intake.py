@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import EXPERT, OTHER_EXPERT
-from tiny import Tiny, make_tiny
+from tiny import ADA, BOB, Tiny, make_tiny
 
 from cytoloop.domain.assay import IGNORE
 from cytoloop.domain.errors import (
@@ -18,7 +18,9 @@ from cytoloop.domain.errors import (
     StateError,
     UnknownImage,
 )
+from cytoloop.domain.queue_policy import SHARED, QueuePolicy
 from cytoloop.domain.types import Item
+from labelstudio_config.handout import refill
 from labelstudio_config.intake import check_identity
 from labelstudio_config.payloads import parse_task_data, prediction_result
 
@@ -69,9 +71,10 @@ def test_the_ignore_label_becomes_255(tiny: Tiny) -> None:
 
 def test_a_correction_names_the_version_it_began_from(tiny: Tiny) -> None:
     tiny.publish_active()
-    prediction_id = tiny.studio.task(tiny.task_of(A))["predictions"][0]["id"]
-    tiny.correct(A, parent_prediction=prediction_id)
-    tiny.correct(B, parent_prediction=999)
+    of_a, of_b = (tiny.studio.task(tiny.task_of(item))["predictions"][0]["id"] for item in (A, B))
+    tiny.correct(A, parent_prediction=of_a)
+    tiny.correct(B, parent_prediction=of_b)
+    del tiny.studio.predictions[of_b]
     tiny.intake.drain()
     assert tiny.standing(A).parent_version == tiny.store.models.active(tiny.name).version
     assert tiny.standing(B).parent_version is None, "that prediction is gone"
@@ -391,6 +394,100 @@ def test_the_time_up_to_which_all_is_known_never_goes_back(tiny: Tiny) -> None:
     tiny.studio.delete_task(tiny.task_of(A))
     tiny.intake.reconcile(tiny.assay)
     assert tiny.store.assays.get(tiny.name)["reconciled_until"] >= before
+
+
+# --- leases that end ---
+
+
+ALL = QueuePolicy.all_ranked(size=4)
+
+
+def lease_states(tiny: Tiny, item: Item) -> list[tuple[str, str]]:
+    return [(lease.expert, lease.state) for lease in tiny.store.leases.of_item(tiny.name, item)]
+
+
+def leased(tiny: Tiny, expert: str) -> Item:
+    return tiny.held(expert)[0]
+
+
+def test_a_submit_and_a_skip_end_the_leases_of_who_did(tiny: Tiny) -> None:
+    tiny.publish_active(QueuePolicy.all_ranked(size=2, experts=(ADA, BOB)))
+    of_ada, of_bob = leased(tiny, ADA.email), leased(tiny, BOB.email)
+    tiny.correct(of_ada)
+    tiny.studio.annotate(tiny.task_of(of_bob), [], was_cancelled=True, completed_by=OTHER_EXPERT["id"])
+    tiny.intake.drain()
+    assert lease_states(tiny, of_ada) == [(ADA.email, "done")]
+    assert lease_states(tiny, of_bob) == [(BOB.email, "skipped")]
+
+
+def test_what_another_submits_does_not_end_an_experts_lease(tiny: Tiny) -> None:
+    tiny.publish_active(QueuePolicy.all_ranked(size=2, experts=(ADA, BOB)))
+    item = leased(tiny, ADA.email)
+    tiny.correct(item, completed_by=OTHER_EXPERT["id"])
+    tiny.intake.drain()
+    assert lease_states(tiny, item) == [(ADA.email, "held")]
+    assert tiny.standing(item).expert == BOB.email, "and is kept all the same"
+
+
+def test_on_a_shared_list_anyones_submit_ends_the_lease(tiny: Tiny) -> None:
+    tiny.publish_active(ALL)
+    item = leased(tiny, SHARED)
+    tiny.correct(item, completed_by=OTHER_EXPERT["id"])
+    tiny.intake.drain()
+    assert lease_states(tiny, item) == [(SHARED, "done")]
+
+
+def test_the_poll_ends_a_lease_as_the_webhook_would(tiny: Tiny) -> None:
+    tiny.publish_active(ALL)
+    tiny.studio.listener = None
+    item = leased(tiny, SHARED)
+    annotation_id = tiny.correct(item)
+    tiny.intake.reconcile(tiny.assay)
+    assert lease_states(tiny, item) == [(SHARED, "done")]
+    tiny.studio.delete_annotation(annotation_id)
+    tiny.intake.reconcile(tiny.assay)
+    assert lease_states(tiny, item) == [(SHARED, "released")]
+
+
+def test_an_event_that_comes_twice_ends_no_later_lease(tiny: Tiny) -> None:
+    """The item was handed out again since: the repeated event is of the first time."""
+    tiny.publish_active(ALL)
+    item = leased(tiny, SHARED)
+    annotation_id = tiny.correct(item)
+    (event,) = events(tiny)
+    tiny.intake.drain()
+    tiny.studio.delete_annotation(annotation_id)
+    tiny.intake.drain()
+    while item not in tiny.held():
+        for other in tiny.held():
+            tiny.correct(other)
+        tiny.intake.drain()
+        assert refill(tiny.studio, tiny.store, tiny.assay)
+    tiny.store.inbox.append(json.dumps(event).encode())
+    tiny.intake.drain()
+    assert lease_states(tiny, item)[-1] == (SHARED, "held")
+
+
+def test_what_is_corrected_without_a_lease_is_taken(tiny: Tiny) -> None:
+    """Label Studio's own list hands out what nobody was promised."""
+    tiny.correct(A)
+    tiny.intake.drain()
+    assert tiny.standing(A) is not None
+    assert lease_states(tiny, A) == []
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_the_lease_of_a_deleted_task_is_given_back(tiny: Tiny, is_told: bool) -> None:
+    """It would else take up a place in the batch, on an item that nobody can open."""
+    tiny.publish_active(ALL)
+    item, *others = tiny.held()
+    if not is_told:
+        tiny.studio.listener = None
+    tiny.studio.delete_task(tiny.task_of(item))
+    tiny.intake.drain()
+    tiny.intake.reconcile(tiny.assay)
+    assert lease_states(tiny, item) == [(SHARED, "released")]
+    assert tiny.held() == others
 
 
 # --- tasks that go ---

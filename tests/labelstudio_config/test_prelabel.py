@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 from tiny import Tiny, make_tiny
 
-from cytoloop.domain.scoring import soften
+from cytoloop.domain.expected_effort import MinutesModel
+from cytoloop.domain.scoring import Look, soften
+from cytoloop.domain.strategies import strategy_named
+from cytoloop.domain.worklist import lot_of
 from labelstudio_config.payloads import prediction_result
 from labelstudio_config.prelabel import prelabel
 from labelstudio_config.rle import decode_rle
 
 VERSION = "cdl-20260101-0123abcd"
+ENTROPY = strategy_named("entropy")
 
 
 @pytest.fixture
@@ -24,7 +28,8 @@ def tiny(tmp_path: Path) -> Iterator[Tiny]:
 
 def test_every_tile_gets_its_own_part_of_the_mask(tiny: Tiny) -> None:
     record = tiny.store.images.all(tiny.name)[0]
-    made = prelabel(record, soften(tiny.truth[record.image_id], 3), tiny.assay, VERSION)
+    look = Look(prob_KHW=soften(tiny.truth[record.image_id], 3))
+    made, _ = prelabel(record, look, tiny.assay, VERSION, ENTROPY)
     assert [p.item.tile for p in made] == [0, 1, 2, 3]
     for stored in made:
         assert stored.version == VERSION
@@ -43,10 +48,44 @@ def test_doubt_sinks_confidence(tiny: Tiny) -> None:
     prob_KHW[0] = 1.0
     prob_KHW[:, :20, :20] = np.array([0.01, 0.98, 0.01], np.float32)[:, None, None]
     prob_KHW[:, :20, 50:70] = np.array([0.2, 0.4, 0.4], np.float32)[:, None, None]
-    certain, doubtful, empty, also_empty = prelabel(record, prob_KHW, tiny.assay, VERSION)
+    made, ranked = prelabel(record, Look(prob_KHW=prob_KHW), tiny.assay, VERSION, ENTROPY)
+    certain, doubtful, empty, also_empty = made
     assert doubtful.confidence < certain.confidence < empty.confidence
     assert doubtful.score > certain.score > empty.score == also_empty.score == 0
     assert empty.result == []
     assert 0 < doubtful.confidence < 1
     assert empty.confidence != also_empty.confidence, "no two items share a place in the order"
     assert all(p.reason for p in (certain, doubtful, empty))
+    for stored, one in zip(made, ranked, strict=True):
+        candidate = one.candidate
+        assert (one.item, candidate.score, candidate.confidence) == (
+            stored.item,
+            stored.score,
+            stored.confidence,
+        )
+        assert (candidate.split, candidate.group, candidate.plate) == (
+            record.split,
+            record.group,
+            record.plate,
+        )
+        assert candidate.lot == lot_of("tiny", one.item)
+
+
+def test_the_strategy_decides_and_all_scores_are_kept(tiny: Tiny) -> None:
+    record = tiny.store.images.all(tiny.name)[0]
+    look = Look(prob_KHW=soften(tiny.truth[record.image_id], 3), cip_HW=np.zeros((64, 80), np.uint8))
+    for name in ("margin", "disagreement", "random"):
+        made, ranked = prelabel(record, look, tiny.assay, VERSION, strategy_named(name))
+        for stored, one in zip(made, ranked, strict=True):
+            assert set(one.values) == {"entropy", "margin", "effort", "disagreement"}
+            assert stored.score == (one.candidate.lot if name == "random" else one.values[name])
+
+
+def test_the_words_tell_the_minutes_that_experts_take_and_the_place_those_at_fixed_prices(tiny: Tiny) -> None:
+    record = tiny.store.images.all(tiny.name)[0]
+    look = Look(prob_KHW=soften(tiny.truth[record.image_id], 3))
+    _, fixed = prelabel(record, look, tiny.assay, VERSION, ENTROPY)
+    _, slow = prelabel(record, look, tiny.assay, VERSION, ENTROPY, MinutesModel(scale=10.0))
+    for one, other in zip(fixed, slow, strict=True):
+        assert one.candidate.minutes == pytest.approx(other.candidate.minutes)
+        assert one.reason != other.reason

@@ -1,47 +1,27 @@
+"""Bringing a version into force: whole or not at all, and never a null score in what experts hold."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from fakes import FakeLabelStudio
-from numpy.typing import NDArray
 from tiny import BATCH, Tiny, add_plate, make_tiny, write_fields
 
-from cytoloop.domain.errors import LabelStudioRefused, LabelStudioUnavailable
-from cytoloop.domain.scoring import soften
-from cytoloop.domain.types import ImageRecord, Item, ModelVersion, StoredPrediction
-from cytoloop.domain.worklist import QueuePolicy
-from cytoloop.pipeline.predictors import load_predictor
+from cytoloop.domain.errors import ConfigError, LabelStudioRefused, LabelStudioUnavailable
+from cytoloop.domain.queue_policy import SHARED, QueuePolicy
+from cytoloop.domain.types import StoredPrediction
 from labelstudio_config import publish as publishing
-from labelstudio_config.publish import (
-    open_candidates,
-    predict_everything,
-    publish,
-    push,
-    refill,
-    resume,
-    show_batch,
-    view_title,
-)
+from labelstudio_config.handout import claim, refill, view_title
+from labelstudio_config.publish import publish, push, resume
 from ml_backend.service import worklist
 
 NEW = "cdl-20260101-0123abcd"
-POLICIES = {"default": BATCH}
-TAB = view_title("default")
-
-
-class Painted:
-    """A version that says what it is given."""
-
-    def __init__(self, version: str, masks: dict[str, NDArray[np.uint8]]) -> None:
-        self.version = version
-        self._masks = masks
-
-    def predict(self, record: ImageRecord) -> NDArray[np.float32]:
-        return soften(self._masks[record.image_id], 3)
+NEWER = "joint-20260102-4567cdef"
+WINDOW = 11
+"""Of 16 items 8 are leased, three of them held out; the other three training items come next."""
 
 
 @pytest.fixture
@@ -52,156 +32,117 @@ def tiny(tmp_path: Path) -> Iterator[Tiny]:
     made.store.close()
 
 
-def add_version(tiny: Tiny, version: str = NEW) -> Painted:
-    """A trained candidate, registered."""
-    old = tiny.store.models.active(tiny.name)
-    tiny.store.models.add(
-        ModelVersion(
-            version=version,
-            assay=tiny.name,
-            method="cdl",
-            status="candidate",
-            digest="00",
-            parent=None,
-            snapshot=None,
-            config={},
-            metrics={},
-            created_at=old.created_at,
-        )
-    )
-    return Painted(version, tiny.truth)
+def check_invariant(tiny: Tiny, window: int | None = None, kept: str | None = None) -> None:
+    """Label Studio and the store agree, and no score that an expert's order depends on is null.
 
-
-def active(tiny: Tiny) -> str:
-    return tiny.store.models.active(tiny.name).version
-
-
-def batch_items(tiny: Tiny) -> list[Item]:
-    batch = tiny.store.publications.batch(tiny.name, "default")
-    assert batch is not None
-    return batch["items"]
-
-
-def check_invariant(tiny: Tiny, expected_window: int | None = None) -> None:
-    """Label Studio and the store agree, and no score that an expert's order depends on is null."""
-    studio, version = tiny.studio, active(tiny)
+    ``kept`` is the version in force before, whose predictions stay for editors that are open.
+    """
+    studio, version = tiny.studio, tiny.active()
     assert studio.model_version == version
-    assert set(studio.model_versions(studio.project_id)) == {version}, "no half version is left"
-    held = [p["task"] for p in studio.predictions.values()]
+    assert set(studio.model_versions(studio.project_id)) == {version, kept or version}
+    held = [(p["task"], p["model_version"]) for p in studio.predictions.values()]
     assert len(held) == len(set(held)), "no task holds a version twice: scores would be averaged"
-    if expected_window is not None:
-        assert len(held) == expected_window
+    if window is not None:
+        assert studio.model_versions(studio.project_id)[version] == window
     assert tiny.store.publications.unfinished(tiny.name) is None
-    batch = tiny.store.publications.batch(tiny.name, "default")
-    assert batch is not None
-    assert batch["version"] == version
     scores = studio.scores()
-    assert all(scores[tiny.task_of(item)] is not None for item in batch["items"])
-    in_tab = studio.tab(TAB)
-    entries = worklist(tiny.store, lambda _: tiny.assay, "http://ls", "default", 1000)
-    assert in_tab == [tiny.task_of(item) for item in batch["items"]]
-    assert [entry.task_id for entry in entries] == in_tab, "the API lists what the tab shows"
+    leased = {tiny.task_of(item) for item in tiny.held()}
+    assert leased
+    assert all(scores[task] is not None for task in leased)
+    title = view_title(tiny.store, tiny.assay, "default", SHARED)
+    in_tab = [task for task in studio.tab(title) if task in leased]  # what is finished stays in it
+    entries = worklist(tiny.store, lambda _: tiny.assay, "http://ls", "default", None, 1000)
+    assert set(in_tab) == leased
+    assert [entry.task_id for entry in entries if entry.lease] == in_tab, "the API lists what the tab shows"
     assert [scores[task] for task in in_tab] == sorted(scores[task] or 0.0 for task in in_tab)
 
 
 # --- what is published ---
 
 
-def test_the_first_publication_covers_every_item_and_shows_a_batch(tiny: Tiny) -> None:
-    assert tiny.publish_active() == 16
-    check_invariant(tiny, 16)
-    assert len(batch_items(tiny)) == BATCH.size
+def test_the_first_publication_covers_the_training_items_and_what_is_handed_out(tiny: Tiny) -> None:
+    assert tiny.publish_active() == 8
+    assert len(tiny.held()) == BATCH.size
+    check_invariant(tiny, WINDOW)
 
 
-def test_order_in_the_tab_is_order_of_confidence_is_order_of_the_api(tiny: Tiny) -> None:
-    tiny.publish_active(QueuePolicy(size=16))
-    ranked = [item for item, *_ in tiny.store.predictions.ranked(tiny.name, active(tiny))]
-    assert batch_items(tiny) == ranked
-    assert tiny.studio.tab(TAB) == [tiny.task_of(item) for item in ranked]
-
-
-def test_the_api_tells_rank_reason_and_a_link_into_the_tab(tiny: Tiny) -> None:
-    tiny.publish_active()
-    entries = worklist(tiny.store, lambda _: tiny.assay, "http://ls", "tiny/default", 3)
-    assert [entry.rank for entry in entries] == [1, 2, 3]
-    assert entries[0].url == f"http://ls/projects/3/data?tab=1&task={entries[0].task_id}"
-    assert entries[0].model_version == active(tiny)
-    assert entries[0].reason
-    assert entries[0].score >= entries[1].score >= entries[2].score
-
-
-def test_two_queues_never_hold_one_item(tiny: Tiny) -> None:
-    model = tiny.store.models.active(tiny.name)
-    predictor = load_predictor(tiny.store, tiny.registry, tiny.assay, model)
-    policies = {"a": QueuePolicy(size=5), "b": QueuePolicy(size=5)}
-    publish(tiny.studio, tiny.store, tiny.assay, predictor, policies)
-
-    def batch(queue: str) -> set[Item]:
-        held = tiny.store.publications.batch(tiny.name, queue)
-        assert held is not None
-        return set(held["items"])
-
-    assert len(batch("a")) == len(batch("b")) == 5
-    assert not batch("a") & batch("b")
-    for item in batch("a"):
-        tiny.correct(item)
-    tiny.intake.reconcile(tiny.assay)
-    assert refill(tiny.studio, tiny.store, tiny.assay, policies) == 1
-    assert batch("a")
-    assert not batch("a") & batch("b")
-
-
-def test_the_window_is_the_batches_and_the_most_doubtful(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_window_is_what_is_leased_and_the_most_doubtful_of_each_queue(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(publishing, "WINDOW", 3)
-    only_held_out = QueuePolicy(size=4, contest_share=0.5, validation_share=0.5, sealed_share=0.0)
-    tiny.publish_active(only_held_out)
-    ranked = [item for item, *_ in tiny.store.predictions.ranked(tiny.name, active(tiny))]
-    window = {*ranked[:3], *batch_items(tiny)}
-    assert set(tiny.studio.prediction_tasks(3, active(tiny))) == {tiny.task_of(item) for item in window}
-    check_invariant(tiny, len(window))
+    tiny.publish_active(QueuePolicy.all_ranked(size=4, contest_share=0.5, validation_share=0.5))
+    publish(tiny.studio, tiny.store, tiny.assay, tiny.add_version(NEW))
+    ranked = tiny.store.worklist.open_items(tiny.name, NEW, "entropy", "train", 3)
+    window = {*tiny.held(), *(scored.item for scored in ranked)}
+    assert len(window) == 4 + 3
+    assert tiny.studio.prediction_tasks(3, NEW) == {tiny.task_of(item) for item in window}
 
 
 def test_what_is_finished_is_neither_pushed_nor_listed(tiny: Tiny) -> None:
-    done = tiny.items()[0]
+    done = next(item for item in tiny.items() if item.image_id == "P-A03")
     tiny.correct(done)
     tiny.intake.drain()
     tiny.publish_active(QueuePolicy(size=100))
-    assert tiny.task_of(done) not in tiny.studio.prediction_tasks(3, active(tiny))
-    assert done not in batch_items(tiny)
+    assert tiny.task_of(done) not in tiny.studio.prediction_tasks(3, tiny.active())
+    assert done not in tiny.held()
     check_invariant(tiny, 15)
 
 
 def test_a_new_version_takes_the_place_of_the_old_one(tiny: Tiny) -> None:
     tiny.publish_active()
-    old = active(tiny)
-    assert publish(tiny.studio, tiny.store, tiny.assay, add_version(tiny), POLICIES) == 16
-    assert active(tiny) == NEW
+    old, leased = tiny.active(), tiny.held()
+    assert publish(tiny.studio, tiny.store, tiny.assay, tiny.add_version(NEW)) == WINDOW
+    assert tiny.active() == NEW
     assert tiny.store.models.get(old).status == "retired"
-    check_invariant(tiny, 16)
+    assert tiny.held() == leased, "leases are promises; only their order is new"
+    assert tiny.store.predictions.count(tiny.name, old) == 0
+    assert tiny.store.scores.strategies(tiny.name, old) == []
+    check_invariant(tiny, WINDOW, kept=old)
+
+
+def test_work_that_began_before_a_promotion_can_be_submitted_until_the_next_but_one(tiny: Tiny) -> None:
+    tiny.publish_active()
+    first, second = tiny.held()[:2]
+    began = {item: tiny.prediction_of(item) for item in (first, second)}
+    cip = tiny.active()
+    publish(tiny.studio, tiny.store, tiny.assay, tiny.add_version(NEW))
+    tiny.correct(first, parent_prediction=began[first])
+    tiny.intake.drain()
+    assert tiny.standing(first).parent_version == cip
+    publish(tiny.studio, tiny.store, tiny.assay, tiny.add_version(NEWER))
+    with pytest.raises(LabelStudioRefused, match="Invalid pk"):
+        tiny.correct(second, parent_prediction=began[second])
+    check_invariant(tiny, kept=NEW)
+
+
+def test_more_items_of_the_version_in_force_are_no_promotion(tiny: Tiny, tmp_path: Path) -> None:
+    """An import right after a promotion leaves the predictions that open editors began with."""
+    tiny.publish_active()
+    old = tiny.active()
+    version = tiny.add_version(NEW)
+    publish(tiny.studio, tiny.store, tiny.assay, version)
+    tiny.truth |= write_fields(tmp_path / "more", ["C01"])
+    add_plate(tiny, tmp_path / "more")
+    publish(tiny.studio, tiny.store, tiny.assay, version)
+    check_invariant(tiny, kept=old)
 
 
 def test_publishing_again_pushes_nothing_twice(tiny: Tiny) -> None:
     tiny.publish_active()
     tiny.studio.calls.clear()
-    assert tiny.publish_active() == 16
+    assert tiny.publish_active() == WINDOW
     assert "push_predictions" not in tiny.studio.calls
-    check_invariant(tiny, 16)
+    check_invariant(tiny, WINDOW)
 
 
-def test_every_image_is_predicted_once(tiny: Tiny) -> None:
-    told: list[tuple[str, int, int]] = []
-    painted = add_version(tiny)
-    assert predict_everything(tiny.store, tiny.assay, painted, lambda *step: told.append(step)) == 4
-    assert told[-1] == ("predict", 4, 4)
-    assert predict_everything(tiny.store, tiny.assay, painted) == 0
-
-
-def test_candidates_know_their_well_and_split(tiny: Tiny) -> None:
-    tiny.publish_active()
-    candidates = open_candidates(tiny.store, tiny.assay, active(tiny))
-    groups = tiny.store.images.groups(tiny.name)
-    assert len(candidates) == 16
-    assert all(c.group == f"P/{c.item.image_id[2:]}" and c.split == groups[c.group] for c in candidates)
+def test_a_version_that_lacks_what_a_queue_ranks_by_is_not_published(tiny: Tiny) -> None:
+    tiny.publish_active(QueuePolicy(size=8, strategy="mutual-information"))
+    old = tiny.active()
+    with pytest.raises(ConfigError, match=f"needs a network trained with dropout, which version {NEW} lacks"):
+        publish(tiny.studio, tiny.store, tiny.assay, tiny.add_version(NEW))
+    assert resume(tiny.studio, tiny.store, tiny.assay) is None
+    assert tiny.active() == old
+    check_invariant(tiny, WINDOW)
 
 
 # --- what Label Studio does not keep ---
@@ -209,13 +150,13 @@ def test_candidates_know_their_well_and_split(tiny: Tiny) -> None:
 
 def test_fewer_predictions_kept_than_sent_leaves_the_old_version_in_force(tiny: Tiny) -> None:
     tiny.publish_active()
-    old = active(tiny)
+    old = tiny.active()
     tiny.studio.labels.discard("Nucleus")
-    with pytest.raises(LabelStudioRefused, match=r"Label Studio kept \d+ of 16 predictions"):
-        publish(tiny.studio, tiny.store, tiny.assay, add_version(tiny), POLICIES)
-    assert (tiny.studio.model_version, active(tiny)) == (old, old)
+    with pytest.raises(LabelStudioRefused, match=rf"Label Studio kept \d+ of {WINDOW} predictions"):
+        publish(tiny.studio, tiny.store, tiny.assay, tiny.add_version(NEW))
+    assert (tiny.studio.model_version, tiny.active()) == (old, old)
     assert resume(tiny.studio, tiny.store, tiny.assay) == f"undid the half publication of {NEW}"
-    check_invariant(tiny, 16)
+    check_invariant(tiny, WINDOW)
 
 
 def test_a_score_outside_0_to_1_is_noticed(tiny: Tiny) -> None:
@@ -229,16 +170,17 @@ def test_a_score_outside_0_to_1_is_noticed(tiny: Tiny) -> None:
 
 def test_a_task_that_label_studio_lost_refuses_the_publication(tiny: Tiny) -> None:
     tiny.publish_active()
-    old = active(tiny)
+    old = tiny.active()
+    version = tiny.add_version(NEW)
     tiny.studio.listener = None
-    tiny.studio.delete_task(tiny.task_of(tiny.items()[0]))
+    tiny.studio.delete_task(tiny.task_of(tiny.held()[0]))
     with pytest.raises(LabelStudioRefused, match="400"):
-        publish(tiny.studio, tiny.store, tiny.assay, add_version(tiny), POLICIES)
+        publish(tiny.studio, tiny.store, tiny.assay, version)
     resume(tiny.studio, tiny.store, tiny.assay)
-    assert active(tiny) == old
+    assert tiny.active() == old
     tiny.intake.reconcile(tiny.assay)
-    assert publish(tiny.studio, tiny.store, tiny.assay, Painted(NEW, tiny.truth), POLICIES) == 15
-    check_invariant(tiny, 15)
+    assert publish(tiny.studio, tiny.store, tiny.assay, version) == WINDOW - 1
+    check_invariant(tiny, WINDOW - 1, kept=old)
 
 
 # --- crashes ---
@@ -248,7 +190,7 @@ def recover(tiny: Tiny) -> None:
     """What the trainer does on its next look."""
     tiny.intake.reconcile(tiny.assay)
     resume(tiny.studio, tiny.store, tiny.assay)
-    refill(tiny.studio, tiny.store, tiny.assay, POLICIES)
+    refill(tiny.studio, tiny.store, tiny.assay)
 
 
 def cut_off(studio: FakeLabelStudio, call: int, when: str, begin: Any) -> None:
@@ -258,43 +200,65 @@ def cut_off(studio: FakeLabelStudio, call: int, when: str, begin: Any) -> None:
     studio.crash = None
 
 
-CALLS_OF_A_PUBLICATION = 9
-"""prediction_tasks, two pushes, model_versions, set_model_version, model_versions, delete, ensure_view."""
+CALLS_OF_A_PUBLICATION = [
+    *("prediction_tasks", "push_predictions", "push_predictions"),
+    *("prediction_tasks", "model_versions", "set_model_version", "prediction_tasks"),  # the leased ones again
+    *("model_versions", "delete_model_version", "model_versions"),
+]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("call", range(1, CALLS_OF_A_PUBLICATION))
+@pytest.mark.parametrize("call", range(1, len(CALLS_OF_A_PUBLICATION) + 1))
 def test_a_publication_cut_off_anywhere_is_finished_or_undone(
     tiny: Tiny, call: int, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "PUSH_CHUNK", 10)
+    monkeypatch.setattr(publishing, "PUSH_CHUNK", 6)
     tiny.publish_active()
-    old = active(tiny)
-    version = add_version(tiny)
-    cut_off(tiny.studio, call, when, lambda: publish(tiny.studio, tiny.store, tiny.assay, version, POLICIES))
+    cip = tiny.active()
+    publish(tiny.studio, tiny.store, tiny.assay, tiny.add_version(NEW))
+    began = {item: tiny.prediction_of(item) for item in tiny.held()}
+    leased = tiny.store.leases.held(tiny.name)
+    version = tiny.add_version(NEWER)
+    cut_off(tiny.studio, call, when, lambda: publish(tiny.studio, tiny.store, tiny.assay, version))
     recover(tiny)
-    committed = call > 5 or (call == 5 and when == "after")
-    assert active(tiny) == (NEW if committed else old)
-    check_invariant(tiny, 16)
+    committed = call > 6 or (call == 6 and when == "after")
+    assert tiny.active() == (NEWER if committed else NEW)
+    check_invariant(tiny, WINDOW, kept=NEW if committed else cip)
+    assert tiny.store.leases.held(tiny.name) == leased, "no crash takes an item from anyone"
+    assert set(began.values()) <= set(tiny.studio.predictions), "what open editors began with is there"
 
 
 def test_the_crash_points_above_are_all_there_are(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publishing, "PUSH_CHUNK", 10)
+    monkeypatch.setattr(publishing, "PUSH_CHUNK", 6)
     tiny.publish_active()
-    version = add_version(tiny)
+    publish(tiny.studio, tiny.store, tiny.assay, tiny.add_version(NEW))
+    version = tiny.add_version(NEWER)
     tiny.studio.calls.clear()
-    publish(tiny.studio, tiny.store, tiny.assay, version, POLICIES)
-    assert len(tiny.studio.calls) == CALLS_OF_A_PUBLICATION - 1, tiny.studio.calls
+    publish(tiny.studio, tiny.store, tiny.assay, version)
+    assert tiny.studio.calls == CALLS_OF_A_PUBLICATION
+
+
+CALLS_OF_A_FIRST_ONE = [
+    *("prediction_tasks", "push_predictions", "model_versions", "set_model_version", "model_versions"),
+    *("prediction_tasks", "push_predictions", "get_project"),  # what is handed out of held-out wells
+    *("replace_predictions", "model_versions", "ensure_view"),
+]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("call", range(1, 7))
-def test_the_first_publication_cut_off_anywhere_leaves_no_null_score(
+@pytest.mark.parametrize("call", range(1, len(CALLS_OF_A_FIRST_ONE) + 1))
+def test_the_first_publication_and_hand_out_cut_off_anywhere_leave_no_null_score(
     tiny: Tiny, call: int, when: str
 ) -> None:
     cut_off(tiny.studio, call, when, tiny.publish_active)
     recover(tiny)
-    check_invariant(tiny)
+    check_invariant(tiny, WINDOW)
+
+
+def test_the_crash_points_of_a_first_one_are_all_there_are(tiny: Tiny) -> None:
+    tiny.studio.calls.clear()
+    tiny.publish_active()
+    assert tiny.studio.calls == CALLS_OF_A_FIRST_ONE
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -306,21 +270,23 @@ def test_more_images_of_the_version_in_force_cut_off_anywhere(
     tiny.publish_active()
     write_fields(tmp_path / "more", ["C01", "C02"])
     add_plate(tiny, tmp_path / "more")
+    new = [i for i in tiny.store.images.all(tiny.name, ["train"]) if i.image_id in ("P-C01", "P-C02")]
+    assert new, "one of them teaches"
     cut_off(tiny.studio, call, when, tiny.publish_active)
     recover(tiny)
-    check_invariant(tiny, 24)
+    check_invariant(tiny, WINDOW + 4 * len(new))
 
 
 def test_resuming_when_label_studio_is_down_can_be_repeated(tiny: Tiny) -> None:
     tiny.publish_active()
-    version = add_version(tiny)
-    cut_off(tiny.studio, 3, "before", lambda: publish(tiny.studio, tiny.store, tiny.assay, version, POLICIES))
+    version = tiny.add_version(NEW)
+    cut_off(tiny.studio, 3, "before", lambda: publish(tiny.studio, tiny.store, tiny.assay, version))
     tiny.studio.is_down = True
     with pytest.raises(LabelStudioUnavailable):
         resume(tiny.studio, tiny.store, tiny.assay)
     tiny.studio.is_down = False
     recover(tiny)
-    check_invariant(tiny, 16)
+    check_invariant(tiny, WINDOW)
 
 
 def test_nothing_to_resume(tiny: Tiny) -> None:
@@ -329,62 +295,32 @@ def test_nothing_to_resume(tiny: Tiny) -> None:
     assert resume(tiny.studio, tiny.store, tiny.assay) is None
 
 
-# --- batches that are worked through ---
+def test_what_is_leased_while_a_version_is_pushed_has_its_scores(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held-out items are in no window; an expert claims them between push and commit."""
+    tiny.publish_active(QueuePolicy.all_ranked(size=4))
+    cip = tiny.active()
+    push_some = tiny.studio.push_predictions
 
+    def claim_meanwhile(project_id: int, predictions: Any) -> int:
+        monkeypatch.setattr(tiny.studio, "push_predictions", push_some)
+        kept = push_some(project_id, predictions)
+        tiny.set_policy(QueuePolicy.all_ranked(size=8, contest_share=0.5))
+        assert claim(tiny.studio, tiny.store, tiny.assay, "default", None)
+        return kept
 
-def work_through(tiny: Tiny) -> None:
-    for item in batch_items(tiny):
-        if tiny.store.images.tasks(tiny.name)[item] is not None:
-            tiny.correct(item)
-    tiny.intake.drain()
+    commit = tiny.studio.set_model_version
+    nulls: list[int] = []
 
+    def see_after_commit(project_id: int, version: str) -> None:
+        commit(project_id, version)
+        scores = tiny.studio.scores()
+        nulls.append(sum(scores[tiny.task_of(item)] is None for item in tiny.held()))
 
-def test_a_batch_is_refilled_once_it_is_worked_through(tiny: Tiny) -> None:
-    tiny.publish_active()
-    first = batch_items(tiny)
-    assert refill(tiny.studio, tiny.store, tiny.assay, POLICIES) == 0
-    work_through(tiny)
-    assert refill(tiny.studio, tiny.store, tiny.assay, POLICIES) == 1
-    assert not set(batch_items(tiny)) & set(first)
-    check_invariant(tiny, 16)
-    work_through(tiny)
-    assert refill(tiny.studio, tiny.store, tiny.assay, POLICIES) == 0, "everything is corrected"
-
-
-def test_a_deleted_task_does_not_hold_up_its_batch(tiny: Tiny) -> None:
-    tiny.publish_active()
-    first = batch_items(tiny)
-    tiny.studio.delete_task(tiny.task_of(first[0]))
-    tiny.intake.drain()
-    work_through(tiny)
-    assert refill(tiny.studio, tiny.store, tiny.assay, POLICIES) == 1
-    assert not set(batch_items(tiny)) & set(first)
-
-
-def test_what_is_refilled_beyond_the_window_has_scores(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publishing, "WINDOW", 0)
-    tiny.publish_active()
-    assert len(tiny.studio.predictions) == BATCH.size
-    work_through(tiny)
-    refill(tiny.studio, tiny.store, tiny.assay, POLICIES)
-    check_invariant(tiny, 16)
-
-
-def test_an_item_opened_again_after_all_was_done_has_a_score(tiny: Tiny) -> None:
-    annotation_ids = [tiny.correct(item) for item in tiny.items()]
-    tiny.intake.drain()
-    tiny.publish_active()
-    assert tiny.studio.model_version is None, "no prediction, no version to set"
-    tiny.studio.delete_annotation(annotation_ids[0])
-    tiny.intake.drain()
-    assert refill(tiny.studio, tiny.store, tiny.assay, POLICIES) == 1
-    assert batch_items(tiny) == [tiny.items()[0]]
-    check_invariant(tiny, 1)
-
-
-def test_a_tab_is_one_a_queue(tiny: Tiny) -> None:
-    tiny.publish_active()
-    item = tiny.items()[0]
-    view_id = show_batch(tiny.studio, tiny.store, tiny.assay, "default", active(tiny), [item])
-    assert list(tiny.studio.views) == [view_id]
-    assert tiny.studio.tab(TAB) == [tiny.task_of(item)]
+    monkeypatch.setattr(tiny.studio, "push_predictions", claim_meanwhile)
+    monkeypatch.setattr(tiny.studio, "set_model_version", see_after_commit)
+    publish(tiny.studio, tiny.store, tiny.assay, tiny.add_version(NEW))
+    assert nulls == [0], "at the very moment it comes into force"
+    assert {item.image_id for item in tiny.held()} >= {"P-A01"}
+    check_invariant(tiny, kept=cip)

@@ -48,7 +48,9 @@ OLD, NEW = "cip-20260101-00000001", "cdl-20260102-00000002"
 def data_of(number: int) -> dict[str, Any]:
     url = f"/data/local-files/?d=plate/{number}.png"
     name = f"P1-B{number:02d} (a|b).1"  # what a regular expression would take for its own
-    return TaskData(image=url, channels=(url, url), image_id=name, image_key="ab", tile=0).document()
+    return TaskData(
+        image=url, channels=(url, url), doubt=url, image_id=name, image_key="ab", tile=0
+    ).document()
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from tiny import BATCH, Tiny, make_tiny
+from tiny import ADA, BATCH, BOB, Painted, Tiny, make_tiny
 
 from cytoloop.domain.errors import AccessDenied, ConfigError
-from labelstudio_config.publish import view_title
+from cytoloop.domain.queue_policy import SHARED, QueuePolicy
+from cytoloop.domain.types import Item
+from labelstudio_config.handout import view_title
+from labelstudio_config.publish import publish
 from ml_backend.access import ApiTokens, add_token, same_secret, token_digest
 from ml_backend.app import create_app
+from ml_backend.service import Backend
 
 TOKENS = {"expert": "ada-token", "admin": "root-token", "service": "robot-token"}
 NAMES = {"expert": "ada@lab.org", "admin": "root", "service": "robot"}
@@ -37,6 +43,11 @@ def web(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlaskClient]:
 
 def bearer(role: str = "service") -> dict[str, str]:
     return {"Authorization": f"Bearer {TOKENS.get(role, role)}"}
+
+
+def backend_of(web: FlaskClient) -> Backend:
+    backend: Backend = web.application.extensions["cytoloop"]["backend"]
+    return backend
 
 
 def get(web: FlaskClient, path: str, role: str = "service", status: int = 200, **query: Any) -> Any:
@@ -103,7 +114,11 @@ def test_nothing_given_is_never_the_secret() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/api/v1/worklist", "/api/v1/models", "/api/v1/cycles/x", "/api/v1/reports/x", "/reports/x"]
+    "path",
+    [
+        *("/api/v1/worklist", "/api/v1/queues/default", "/api/v1/models", "/api/v1/cycles/x"),
+        *("/api/v1/reports/x", "/reports/x"),
+    ],
 )
 @pytest.mark.parametrize("token", ["guessed", ""])
 def test_without_a_token_of_this_server_nothing_is_told(web: FlaskClient, path: str, token: str) -> None:
@@ -111,7 +126,7 @@ def test_without_a_token_of_this_server_nothing_is_told(web: FlaskClient, path: 
     assert web.get(path).status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/api/v1/models", "/api/v1/cycles/x"])
+@pytest.mark.parametrize("path", ["/api/v1/models", "/api/v1/cycles/x", "/api/v1/queues/default"])
 def test_what_an_expert_may_not_see(web: FlaskClient, path: str) -> None:
     assert "role 'expert' may not" in get(web, path, "expert", 403)["error"]
 
@@ -127,10 +142,16 @@ def test_a_browser_sends_the_token_as_a_password(web: FlaskClient) -> None:
 def test_the_worklist_is_in_the_order_of_the_tab(tiny: Tiny, web: FlaskClient) -> None:
     tiny.publish_active()
     entries = get(web, "/api/v1/worklist", queue="default")["entries"]
-    assert [entry["task_id"] for entry in entries] == tiny.studio.tab(view_title("default"))
-    assert [entry["rank"] for entry in entries] == list(range(1, BATCH.size + 1))
-    scores = [entry["score"] for entry in entries]
-    assert scores == sorted(scores, reverse=True), "higher = ask sooner"
+    leased = [entry for entry in entries if entry["lease"] is not None]
+    title = view_title(tiny.store, tiny.assay, "default", SHARED)
+    assert [entry["task_id"] for entry in leased] == tiny.studio.tab(title)
+    assert len(leased) == BATCH.size
+    assert [entry["rank"] for entry in entries] == list(range(1, len(entries) + 1))
+    following = entries[BATCH.size :]
+    assert len(following) == 3, "training items that nobody holds yet"
+    for part in (leased, following):
+        scores = [entry["score"] for entry in part]
+        assert scores == sorted(scores, reverse=True), "higher = ask sooner"
     assert set(entries[0]) == {
         *("rank", "task_id", "image_id", "tile", "score", "reason", "strategy", "model_version", "lease"),
         "url",
@@ -140,9 +161,7 @@ def test_the_worklist_is_in_the_order_of_the_tab(tiny: Tiny, web: FlaskClient) -
 def test_what_is_finished_leaves_the_worklist(tiny: Tiny, web: FlaskClient) -> None:
     tiny.publish_active()
     first, second = get(web, "/api/v1/worklist", limit=2)["entries"]
-    batch = tiny.store.publications.batch(tiny.name, "default")
-    assert batch is not None
-    tiny.correct(batch["items"][0])
+    tiny.correct(Item(image_id=first["image_id"], tile=first["tile"]))
     tiny.intake.drain()
     (now_first,) = get(web, "/api/v1/worklist", limit=1)["entries"]
     assert now_first == {**second, "rank": 1}
@@ -169,6 +188,211 @@ def test_an_expert_sees_its_own_list_only(web: FlaskClient) -> None:
     get(web, "/api/v1/worklist", "expert", expert="ada@lab.org")
     assert "acts only as itself" in get(web, "/api/v1/worklist", "expert", 403, expert="bob")["error"]
     get(web, "/api/v1/worklist", "service", expert="bob")
+
+
+# --- leases ---
+
+
+TWO = QueuePolicy.all_ranked(size=2, cap=3, experts=(ADA, BOB))
+
+
+def ask(
+    web: FlaskClient, method: str, path: str, role: str = "service", status: int = 200, body: Any = None
+) -> Any:
+    answer = web.open(path, method=method, json=body, headers=bearer(role))
+    assert answer.status_code == status, answer.text
+    return answer.get_json()
+
+
+def leases(tiny: Tiny, expert: str) -> list[str]:
+    return [str(lease.id) for lease in tiny.store.leases.held(tiny.name, expert=expert)]
+
+
+def test_an_expert_claims_for_itself(tiny: Tiny, web: FlaskClient) -> None:
+    tiny.publish_active(TWO)
+    assert len(leases(tiny, ADA.email)) == 2
+    (new,) = ask(web, "POST", "/api/v1/worklist/claim", "expert", 201, {})["entries"]
+    held = leases(tiny, ADA.email)
+    assert len(held) == 3, "up to the cap"
+    assert new["lease"] == held[-1]
+    listed = get(web, "/api/v1/worklist", "expert")["entries"]
+    assert new in listed
+    assert {entry["lease"] for entry in listed[:3]} == set(held)
+    title = view_title(tiny.store, tiny.assay, "default", ADA.email)
+    assert new["task_id"] in tiny.studio.tab(title)
+    assert ask(web, "POST", "/api/v1/worklist/claim", "expert", 200, {}) == {"entries": []}
+
+
+def test_an_expert_acts_as_nobody_else(tiny: Tiny, web: FlaskClient) -> None:
+    tiny.publish_active(TWO)
+    bobs = leases(tiny, BOB.email)
+    body = {"expert": BOB.email}
+    said = ask(web, "POST", "/api/v1/worklist/claim", "expert", 403, body)["error"]
+    assert said == "an expert's token acts only as itself ('ada@lab.org'), not as 'bob@lab.org'"
+    said = ask(web, "DELETE", f"/api/v1/leases/{bobs[0]}", "expert", 403)["error"]
+    assert said == f"lease {bobs[0]}: belongs to another expert, expected one of 'ada@lab.org'"
+    assert leases(tiny, BOB.email) == bobs
+
+
+def test_a_service_claims_for_whom_it_names(tiny: Tiny, web: FlaskClient) -> None:
+    tiny.publish_active(TWO)
+    body = {"queue": "tiny/default", "expert": "Bob", "count": 1, "minutes": 500}
+    assert len(ask(web, "POST", "/api/v1/worklist/claim", "service", 201, body)["entries"]) == 1
+    assert len(leases(tiny, BOB.email)) == 3
+    assert len(leases(tiny, ADA.email)) == 2
+    said = ask(web, "POST", "/api/v1/worklist/claim", "service", 400, {})["error"]
+    assert said == ("queue 'default': unknown expert None; expected one of ['ada@lab.org', 'bob@lab.org']")
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (None, "got NoneType, expected a JSON object"),
+        ([], "got list, expected a JSON object"),
+        ({"expert": 3}, "expert is 3, expected a name or an e-mail"),
+        ({"expert": "eve"}, "unknown expert 'eve'"),
+        ({"expert": "ada", "queue": "night"}, "queue 'night' is not known; expected one of ['tiny/default']"),
+        ({"expert": "ada", "queue": ["default"]}, "queue is ['default'], expected a name"),
+        ({"expert": "ada", "count": 0}, "count is 0, expected a whole number from 1 to 1000"),
+        ({"expert": "ada", "count": True}, "count is True, expected a whole number"),
+        ({"expert": "ada", "count": "3"}, "count is '3', expected a whole number"),
+        ({"expert": "ada", "count": 1001}, "count is 1001, expected a whole number"),
+        ({"expert": "ada", "minutes": 0}, "minutes is 0, expected a number above 0"),
+        ({"expert": "ada", "minutes": float("inf")}, "minutes is inf, expected a number above 0"),
+        ({"expert": "ada", "minutes": "20"}, "minutes is '20', expected a number above 0"),
+    ],
+)
+def test_a_claim_that_cannot_be_understood(tiny: Tiny, web: FlaskClient, body: Any, told: str) -> None:
+    tiny.publish_active(TWO)
+    assert told in ask(web, "POST", "/api/v1/worklist/claim", "service", 400, body)["error"]
+    assert len(tiny.held()) == 4
+
+
+def test_a_claim_without_a_token_is_refused(tiny: Tiny, web: FlaskClient) -> None:
+    tiny.publish_active(TWO)
+    for path in ("/api/v1/worklist/claim", "/api/v1/leases/1", "/api/v1/queues/default"):
+        method = {"claim": "POST", "1": "DELETE"}.get(path.rsplit("/", 1)[1], "PUT")
+        assert web.open(path, method=method, json={}).status_code == 401
+        ask(web, method, path, "guessed", 401, {})
+    assert len(tiny.held()) == 4
+
+
+def test_a_claim_while_label_studio_is_down_promises_nothing(tiny: Tiny, web: FlaskClient) -> None:
+    tiny.publish_active(TWO)
+    tiny.studio.is_down = True
+    ask(web, "POST", "/api/v1/worklist/claim", "expert", 503, {})
+    tiny.studio.is_down = False
+    assert len(tiny.held()) == 4
+
+
+def test_who_gives_an_item_back_sees_it_no_more(tiny: Tiny, web: FlaskClient) -> None:
+    tiny.publish_active(TWO)
+    entry = get(web, "/api/v1/worklist", "expert")["entries"][0]
+    title = view_title(tiny.store, tiny.assay, "default", ADA.email)
+    next_task = tiny.studio.open_tab(title)
+    assert next_task(1) == entry["task_id"]
+    answer = ask(web, "DELETE", f"/api/v1/leases/{entry['lease']}", "expert")
+    assert answer == {"lease": entry["lease"], "state": "released"}
+    assert entry["task_id"] not in tiny.studio.tab(title)
+    assert next_task(1) not in (entry["task_id"], None), "a page that is open goes on with the next"
+    following = [e for e in get(web, "/api/v1/worklist", "expert")["entries"] if e["lease"] is None]
+    assert entry["task_id"] in [e["task_id"] for e in following]
+    said = ask(web, "DELETE", f"/api/v1/leases/{entry['lease']}", "expert", 409)["error"]
+    assert f"lease {entry['lease']}: is released since" in said
+    assert "lease 999: was never given" in ask(web, "DELETE", "/api/v1/leases/999", "expert", 404)["error"]
+
+
+def test_the_last_item_that_is_given_back_leaves_the_tab_too(tiny: Tiny, web: FlaskClient) -> None:
+    tiny.publish_active(replace(TWO, size=1))
+    (lease,) = leases(tiny, ADA.email)
+    ask(web, "DELETE", f"/api/v1/leases/{lease}", "expert")
+    assert tiny.studio.tab(view_title(tiny.store, tiny.assay, "default", ADA.email)) == []
+
+
+def test_an_administrator_takes_an_item_back_from_anyone(tiny: Tiny, web: FlaskClient) -> None:
+    tiny.publish_active(TWO)
+    first, second = leases(tiny, BOB.email)
+    ask(web, "DELETE", f"/api/v1/leases/{first}", "admin")
+    assert leases(tiny, BOB.email) == [second]
+
+
+def test_a_lease_that_ran_out_is_not_given_back(tiny: Tiny, web: FlaskClient) -> None:
+    tiny.publish_active(TWO)
+    (lease, _) = leases(tiny, ADA.email)
+    now = datetime.now(UTC) + timedelta(hours=5)
+    assert tiny.store.leases.expire(int(lease), now)
+    said = ask(web, "DELETE", f"/api/v1/leases/{lease}", "expert", 409)["error"]
+    assert f"lease {lease}: is expired since {now.isoformat()[:16]}" in said
+
+
+def test_on_a_shared_list_anyone_may_give_back(tiny: Tiny, web: FlaskClient) -> None:
+    tiny.publish_active()
+    lease = leases(tiny, SHARED)[0]
+    ask(web, "DELETE", f"/api/v1/leases/{lease}", "expert")
+    assert lease not in leases(tiny, SHARED)
+
+
+# --- policies of queues ---
+
+
+def test_a_policy_is_shown_and_set_by_an_administrator(tiny: Tiny, web: FlaskClient) -> None:
+    tiny.publish_active()
+    shown = get(web, "/api/v1/queues/default", "admin")
+    assert shown == {"queue": "tiny/default", "policy": BATCH.document()}
+    changed = ask(web, "PUT", "/api/v1/queues/tiny/default", "admin", 200, {"size": 3, "strategy": "margin"})
+    assert changed["policy"] == QueuePolicy(size=3, strategy="margin").document()
+    assert get(web, "/api/v1/queues/default", "admin") == changed
+    assert tiny.store.queues.policy(tiny.name, "default") == changed["policy"]
+
+
+@pytest.mark.parametrize("role", ["expert", "service"])
+def test_nobody_else_sets_a_policy(tiny: Tiny, web: FlaskClient, role: str) -> None:
+    said = ask(web, "PUT", "/api/v1/queues/default", role, 403, {"size": 3})["error"]
+    assert said == f"role {role!r} may not do this; expected one of ['admin']"
+    ask(web, "GET", "/api/v1/queues/default", role, 403)
+    assert tiny.store.queues.policy(tiny.name, "default") is None
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (None, "expected a JSON object"),
+        ({"size": 0}, "queue 'default': key 'size': got 0 (int), expected a whole number"),
+        ({"sise": 3}, "queue 'default': key 'sise' is not known; expected one of"),
+        ({"strategy": "luck"}, "key 'strategy': got 'luck' (str), expected one of"),
+        ({"contest_share": 0.9, "audit_share": 0.2}, "shares are"),
+    ],
+)
+def test_a_policy_that_is_wrong_changes_nothing(tiny: Tiny, web: FlaskClient, body: Any, told: str) -> None:
+    tiny.publish_active()
+    assert told in ask(web, "PUT", "/api/v1/queues/default", "admin", 400, body)["error"]
+    assert tiny.store.queues.policy(tiny.name, "default") == BATCH.document()
+
+
+def test_a_policy_of_no_queue(web: FlaskClient) -> None:
+    said = ask(web, "PUT", "/api/v1/queues/night", "admin", 400, {"size": 3})["error"]
+    assert said == "queue 'night' is not known; expected one of ['tiny/default']"
+    assert "queue 'night' is not known" in get(web, "/api/v1/queues/night", "admin", 400)["error"]
+
+
+def test_a_strategy_that_the_network_in_force_cannot_serve_is_refused(
+    tiny: Tiny, web: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.publish_active()
+    body = {"strategy": "mutual-information"}
+    ask(
+        web, "PUT", "/api/v1/queues/default", "admin", 200, body
+    )  # CIP: stood in for, until there is a network
+    tiny.set_policy(BATCH)
+    painted: Painted = tiny.add_version("cdl-20260101-0123abcd")
+    publish(tiny.studio, tiny.store, tiny.assay, painted)
+    monkeypatch.setattr(backend_of(web)._active, "predictor", lambda assay: painted)
+    said = ask(web, "PUT", "/api/v1/queues/default", "admin", 400, body)["error"]
+    assert said == (
+        "strategy mutual-information needs a network trained with dropout, "
+        "which version cdl-20260101-0123abcd lacks"
+    )
+    assert tiny.store.queues.policy(tiny.name, "default") == BATCH.document()
 
 
 # --- models, cycles, reports, probes ---

@@ -9,16 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from places import SHARED
-from tiny import Tiny, make_tiny
+from tiny import Painted, Tiny, make_tiny
 from werkzeug.test import TestResponse
 
 from cytoloop.domain.errors import ConfigError
+from cytoloop.domain.queue_policy import QueuePolicy
 from cytoloop.domain.types import Item
 from labelstudio_config.project import SECRET_HEADER
+from labelstudio_config.publish import publish
 from labelstudio_config.schema import labeling_config
 from ml_backend.app import create_app
 from ml_backend.service import Backend
@@ -166,6 +169,23 @@ def test_stored_predictions_come_back_in_the_order_asked(tiny: Tiny, web: FlaskC
             {"result": s.result, "score": s.confidence, "model_version": version} for s in stored if s
         ]
     }
+
+
+def test_what_lies_on_an_item_is_what_it_was_handed_out_with(tiny: Tiny, web: FlaskClient) -> None:
+    """Label Studio may ask for any task: the model's mask must not show where CIP's or nothing is to."""
+    policy = QueuePolicy.all_ranked(size=8, contest_share=0.25, blank_share=0.25)
+    tiny.publish_active(policy)
+    version = "cdl-20260101-0123abcd"
+    nothing = {image_id: np.zeros_like(mask_HW) for image_id, mask_HW in tiny.truth.items()}
+    tiny.add_version(version)
+    publish(tiny.studio, tiny.store, tiny.assay, Painted(version, nothing))
+    roles = tiny.store.leases.roles(tiny.name)
+    items = tiny.items()
+    results = predict(web, asking(tiny, items)).get_json()["results"]
+    assert {result["model_version"] for result in results} == {version}
+    shown = [item for item, result in zip(items, results, strict=True) if result["result"]]
+    assert shown == [item for item in items if item in roles and roles[item].canvas == "cip"]
+    assert len(shown) == 2
 
 
 def test_a_few_missing_ones_are_computed_at_once_and_kept(tiny: Tiny, web: FlaskClient) -> None:

@@ -8,22 +8,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fakes import OTHER_EXPERT
 from numpy.typing import NDArray
-from tiny import Tiny, add_plate, make_tiny, write_fields
+from tiny import ADA, BOB, Painted, Tiny, add_plate, make_tiny, write_fields
 
 import trainer.cycle
 import trainer.runs
 from cytoloop.domain.assay import Teacher
 from cytoloop.domain.errors import LabelStudioUnavailable
-from cytoloop.domain.scoring import soften
-from cytoloop.domain.types import ImageRecord, Item, ModelVersion, Split
-from cytoloop.domain.worklist import QueuePolicy
+from cytoloop.domain.queue_policy import QueuePolicy
+from cytoloop.domain.types import Item, ModelVersion, Split
 from cytoloop.nn.normalisation import Normalisation
 from cytoloop.pipeline.predictors import Predictor, load_predictor
+from labelstudio_config.handout import refill
 from trainer.cycle import Cycle, CycleOutcome, CyclePolicy
 from trainer.presets import smoke
 
-POLICY = CyclePolicy(preset="smoke", queue=QueuePolicy(size=8))
+POLICY = CyclePolicy(preset="smoke")
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +40,7 @@ def _one_thread() -> Iterator[None]:
 def tiny(tmp_path: Path) -> Iterator[Tiny]:
     """20 wells: 10 teach, 3 validate, 5 decide, 2 are sealed. CIP is published and far from perfect."""
     made = make_tiny(tmp_path, wells=20)
-    made.publish_active(QueuePolicy(size=8))
+    made.publish_active()
     yield made
     made.store.close()
 
@@ -66,16 +67,9 @@ class Said:
 
     def _load(self, store: Any, registry: Any, assay: Any, model: ModelVersion, device: str) -> Predictor:
         masks = self.by_method.get(model.method)
-        return load_predictor(store, registry, assay, model) if masks is None else _Voice(model, masks)
-
-
-class _Voice:
-    def __init__(self, model: ModelVersion, masks: dict[str, NDArray[np.uint8]]) -> None:
-        self.version = model.version
-        self._masks = masks
-
-    def predict(self, record: ImageRecord) -> NDArray[np.float32]:
-        return soften(self._masks[record.image_id], 3)
+        if masks is None:
+            return load_predictor(store, registry, assay, model)
+        return Painted(model.version, masks)
 
 
 @pytest.fixture
@@ -119,10 +113,11 @@ def status(tiny: Tiny, version: str | None) -> str:
     return tiny.store.models.get(version).status
 
 
-def check_in_force(tiny: Tiny, version: str) -> None:
+def check_in_force(tiny: Tiny, version: str, before: str | None = None) -> None:
+    """``before`` was in force until now: what experts began from its predictions can still be submitted."""
     assert tiny.store.models.active(tiny.name).version == version
     assert tiny.studio.model_version == version
-    assert set(tiny.studio.model_versions(3)) == {version}
+    assert set(tiny.studio.model_versions(3)) == {version, before or version}
 
 
 # --- one whole cycle ---
@@ -144,7 +139,7 @@ def test_a_whole_cycle_with_real_networks(tiny: Tiny, monkeypatch: pytest.Monkey
     assert (outcome.decision.groups, outcome.decision.items) == (5, 5)
     assert outcome.active_before == cip
     assert outcome.active_after == (outcome.challenger if outcome.decision.promote else cip)
-    check_in_force(tiny, outcome.active_after)
+    check_in_force(tiny, outcome.active_after, cip)
     for trained in outcome.trained:
         losses = [epoch.loss for epoch in trained.result.history]
         assert len(losses) == 2
@@ -332,11 +327,14 @@ def test_a_winning_challenger_is_promoted_and_published(tiny: Tiny, said: Said) 
     assert outcome.reason.startswith("promoted: mean IoU 1.00 against 0.7")
     assert (status(tiny, joint), status(tiny, cdl)) == ("active", "rejected")
     assert status(tiny, outcome.active_before) == "retired"
-    assert outcome.published_tasks == 60, "80 items, 20 of them finished"
-    check_in_force(tiny, joint)
-    batch = tiny.store.publications.batch(tiny.name, "default")
-    assert batch is not None
-    assert batch["version"] == joint
+    window = {item for item in tiny.items() if tiny.split_of(item) == "train" and tiny.standing(item) is None}
+    assert len(window) == 30, "40 of training wells, 10 of them finished"
+    leased = set(tiny.held())
+    assert leased - window, "held-out items are handed out too"
+    assert outcome.published_tasks == len(window | leased)
+    check_in_force(tiny, joint, outcome.active_before)
+    scores = tiny.studio.scores()
+    assert all(scores[tiny.task_of(item)] is not None for item in leased)
 
 
 def test_the_better_one_on_validation_is_the_challenger(tiny: Tiny, said: Said) -> None:
@@ -373,7 +371,31 @@ def test_with_too_few_contest_wells_the_candidates_wait(tiny: Tiny, said: Said) 
     decided = run(tiny)
     assert decided.trained == []
     assert (decided.outcome, decided.challenger) == ("promoted", waiting.trained[1].model.version)
-    check_in_force(tiny, decided.active_after)
+    check_in_force(tiny, decided.active_after, decided.active_before)
+
+
+def test_contest_items_that_wait_for_their_second_reader_do_not_count(tiny: Tiny, said: Said) -> None:
+    said.by_method = {"cdl": said.nothing, "joint": said.nothing}
+    tiny.set_policy(QueuePolicy.all_ranked(size=8, contest_share=1.0, experts=(ADA, BOB)))
+    refill(tiny.studio, tiny.store, tiny.assay)
+    asked = tiny.held(ADA.email)
+    assert asked == tiny.held(BOB.email), "both read every contest item"
+    correct_all_splits(tiny)
+    waiting = [item for item in asked if tiny.studio.task(tiny.task_of(item))["annotations"]]
+    assert waiting
+    outcome = run(tiny)
+    (note,) = outcome.notes
+    assert note.startswith(f"{len(waiting)} contest item(s) do not count yet")
+    assert {version for version, _ in outcome.judged} >= {outcome.active_before}
+    judged = {item.correction.item for item in outcome.judged[outcome.active_before, "contest"]}
+    assert not judged & set(waiting)
+    assert len(judged) == 5 - len(waiting)
+    for item in waiting:
+        tiny.correct(item, completed_by=OTHER_EXPERT["id"])
+    again = run(tiny)
+    assert again.notes == [], "two experts agree"
+    judged = {item.correction.item for item in again.judged[again.active_before, "contest"]}
+    assert set(waiting) <= judged
 
 
 def test_a_validation_nobody_could_judge_counts_for_nothing(tiny: Tiny, said: Said) -> None:
@@ -416,12 +438,13 @@ def test_a_cycle_whose_publication_is_cut_off_leaves_the_old_version_in_force(
     assert outcome.trained == [], "the candidate that won is still there"
     assert outcome.outcome == "promoted"
     assert any("undid the half publication" in note for note in outcome.notes)
-    check_in_force(tiny, outcome.active_after)
+    check_in_force(tiny, outcome.active_after, cip)
 
 
 def test_a_cycle_that_finishes_an_earlier_publication_knows_who_serves(tiny: Tiny, said: Said) -> None:
     said.by_method = {"cdl": said.nothing, "joint": said.truth}
     correct_all_splits(tiny)
+    cip = tiny.active()
     activate = tiny.store.models.activate
     with pytest.MonkeyPatch.context() as broken:
         broken.setattr(tiny.studio, "delete_model_version", _refuse)
@@ -433,7 +456,7 @@ def test_a_cycle_that_finishes_an_earlier_publication_knows_who_serves(tiny: Tin
     (joint,) = (m.version for m in tiny.store.models.all(tiny.name) if m.method == "joint")
     assert (outcome.active_before, outcome.active_after) == (joint, joint)
     assert any("finished the publication" in note for note in outcome.notes)
-    check_in_force(tiny, joint)
+    check_in_force(tiny, joint, cip)
 
 
 def _refuse(*_: Any) -> None:

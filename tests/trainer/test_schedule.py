@@ -15,20 +15,21 @@ import trainer.runs
 import trainer.schedule
 from cytoloop.commands.servers import run_trainer
 from cytoloop.domain.errors import LabelStudioRefused, LabelStudioUnavailable, StateError
+from cytoloop.domain.queue_policy import QueuePolicy
 from cytoloop.domain.types import Item
-from cytoloop.domain.worklist import QueuePolicy
 from cytoloop.nn.fit import TrainingCancelled
 from trainer.cycle import CyclePolicy
 from trainer.presets import smoke
 from trainer.schedule import Trainer, build
 
-POLICY = CyclePolicy(preset="smoke", queue=QueuePolicy(size=4))
+POLICY = CyclePolicy(preset="smoke")
+QUEUE = QueuePolicy.all_ranked(size=4, contest_share=0.25)
 
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Iterator[Tiny]:
     made = make_tiny(tmp_path)
-    made.publish_active(POLICY.queue)
+    made.publish_active(QUEUE)
     yield made
     made.store.close()
 
@@ -155,15 +156,14 @@ def test_a_look_applies_events(tiny: Tiny, worker: Trainer) -> None:
 
 
 def test_a_look_refills_a_batch_by_the_policy(tiny: Tiny, worker: Trainer) -> None:
-    batch = tiny.store.publications.batch(tiny.name, "default")
-    assert batch is not None
-    for item in batch["items"]:
+    batch = tiny.held()
+    for item in batch:
         tiny.correct(item)
     worker.look(100)
-    refilled = tiny.store.publications.batch(tiny.name, "default")
-    assert refilled is not None
-    assert len(refilled["items"]) == 4
-    assert not set(refilled["items"]) & set(batch["items"])
+    refilled = tiny.held()
+    assert len(refilled) == 4
+    assert sum(tiny.split_of(item) == "contest" for item in refilled) == 1
+    assert not set(refilled) & set(batch)
 
 
 def test_a_look_is_put_off_while_label_studio_is_down(
@@ -302,8 +302,56 @@ def test_a_correction_that_comes_in_while_a_cycle_judges_waits_for_the_next(
     assert len({count for (_, split), count in judged.items() if split == "contest"}) <= 1
 
 
-def test_predictions_that_were_deleted_are_made_again(tiny: Tiny, worker: Trainer) -> None:
+@pytest.mark.parametrize("is_lost", ["predictions", "scores"])
+def test_predictions_that_were_deleted_are_made_again(tiny: Tiny, worker: Trainer, is_lost: str) -> None:
     version = tiny.store.models.active(tiny.name).version
-    tiny.store.predictions.forget(tiny.name, version)
+    getattr(tiny.store, is_lost).forget(tiny.name, version)
     worker.look(100)
-    assert tiny.store.predictions.count(tiny.name, version) == len(tiny.store.images.tasks(tiny.name))
+    items = len(tiny.store.images.tasks(tiny.name))
+    assert tiny.store.predictions.count(tiny.name, version) == items
+    assert tiny.store.scores.count(tiny.name, version, "entropy") == items
+
+
+def test_a_look_ranks_by_the_strategy_that_a_queue_follows_now(tiny: Tiny, worker: Trainer) -> None:
+    version = tiny.active()
+    tiny.set_policy(replace(QUEUE, strategy="random"))
+    worker.look(100)
+    assert "random" in tiny.store.scores.strategies(tiny.name, version)
+    for item in tiny.held():
+        tiny.correct(item)
+    worker.look(100)
+    assert {lease.strategy for lease in tiny.store.leases.held(tiny.name)} == {"random"}
+
+
+def test_a_look_that_has_nothing_to_rank_looks_at_no_image(
+    tiny: Tiny, worker: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer.schedule, "rank_everything", lambda *_: pytest.fail("ranked again"))
+    tiny.set_policy(replace(QUEUE, strategy="entropy"))
+    worker.look(100)
+    tiny.set_policy(replace(QUEUE, strategy="disagreement"))
+    with pytest.raises(pytest.fail.Exception):  # CIP has none of it: its stand-in was never made
+        worker.look(100)
+
+
+def test_a_ranking_that_was_cut_off_is_completed_by_the_next_look(tiny: Tiny, worker: Trainer) -> None:
+    """Whatever other rankings the version has."""
+    version = tiny.active()
+    tiny.set_policy(replace(QUEUE, strategy="margin"))
+    worker.look(100)
+    some = list(tiny.store.scores.all(tiny.name, version, "margin"))[:4]
+    tiny.store.scores.put(tiny.name, version, "margin", some)
+    worker.look(100)
+    assert tiny.store.scores.count(tiny.name, version, "margin") == 16
+
+
+def test_a_look_hands_on_what_ran_out(tiny: Tiny, worker: Trainer) -> None:
+    for item in tiny.held():
+        tiny.correct(item)
+    tiny.set_policy(replace(QUEUE, lease_minutes=1e-6))
+    worker.look(100)
+    before = tiny.store.leases.held(tiny.name)
+    assert len(before) == 4
+    worker.look(100)
+    assert {tiny.store.leases.get(lease.id).state for lease in before} == {"expired"}
+    assert len(tiny.held()) == 4
