@@ -308,8 +308,52 @@ def evaluate(context: Context, truth: Path, pred: Path, assay: str, workers: int
 
 
 @cli.command()
+@click.option("--assay", help="[the only one of the home]")
+@shared
+def agreement(context: Context, assay: str | None) -> None:
+    """How far experts agree on the items that several of them have read, and who differs from whom.
+
+    \b
+    cytoloop agreement --assay rosella
+    """
+    from cytoloop.commands import entry
+
+    entry.agreement(context, assay)
+
+
+@cli.command()
+@click.option("--assay", help="[the only one of the home]")
+@click.option(
+    "--folds",
+    type=click.IntRange(2),
+    default=3,
+    show_default=True,
+    help="Parts the training wells are dealt into; a network is trained for each.",
+)
+@click.option(
+    "--top", type=click.IntRange(1), default=20, show_default=True, help="Most corrections to ask about."
+)
+@click.option("--preset", help="Numbers of the training runs [the assay's]: fast, paper, smoke.")
+@click.option("--device", type=click.Choice(DEVICES), default=None, help="[CYTOLOOP_DEVICE, auto]")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@shared
+def audit(context: Context, assay: str | None, **options: Any) -> None:
+    """Which corrections are worth a second look, by a model that learned without them.
+
+    Judges corrections of training wells only, and puts the most doubtful on the list of reviews. Trains
+    a network a fold: minutes each.
+
+    \b
+    cytoloop audit --assay rosella --folds 3 --top 20
+    """
+    from cytoloop.commands import entry
+
+    entry.audit(context, assay, **options)
+
+
+@cli.command()
 @click.option("--queue", default="default", show_default=True, help="<queue>, or <assay>/<queue>.")
-@click.option("--expert", help="Who is asking.")
+@click.option("--expert", help="Name or e-mail, where the queue has experts.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
 @shared
 def worklist(context: Context, queue: str, expert: str | None, limit: int) -> None:
@@ -320,7 +364,57 @@ def worklist(context: Context, queue: str, expert: str | None, limit: int) -> No
     """
     from cytoloop.commands import entry
 
-    entry.worklist(context, queue, limit)
+    entry.worklist(context, queue, expert, limit)
+
+
+@cli.group()
+def queues() -> None:
+    """Policies of the queues: who works on them, and what a batch is made of.
+
+    \b
+    cytoloop queues show
+    """
+
+
+@queues.command("apply")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@shared
+def queues_apply(context: Context, file: Path) -> None:
+    """Set the policies that a YAML or JSON file names, all or none; see docs/queues.md.
+
+    \b
+    cytoloop queues apply queues.yaml
+    """
+    from cytoloop.commands import entry
+
+    entry.queues_apply(context, file)
+
+
+@queues.command("show")
+@click.option("--queue", help="<queue>, or <assay>/<queue> [all].")
+@shared
+def queues_show(context: Context, queue: str | None) -> None:
+    """The policy in force of every queue; with --json as `queues apply` reads it.
+
+    \b
+    cytoloop queues show --queue default --json
+    """
+    from cytoloop.commands import entry
+
+    entry.queues_show(context, queue)
+
+
+@queues.command("strategies")
+@shared
+def queues_strategies(context: Context) -> None:
+    """What a queue may be ranked by, and what a model must have for it.
+
+    \b
+    cytoloop queues strategies
+    """
+    from cytoloop.commands import entry
+
+    entry.queues_strategies(context)
 
 
 @cli.command()
@@ -562,6 +656,85 @@ def results(context: Context, **options: Any) -> None:
     from cytoloop.commands import entry
 
     entry.results(context, **options)
+
+
+@cli.command("simulate-learning")
+@click.option(
+    "--strategies",
+    default="",
+    metavar="NAME,NAME…",
+    help="Compared with random choice; default: the default strategy. See `cytoloop queues strategies`.",
+)
+@click.option("--seeds", type=click.IntRange(min=1), default=10, show_default=True, help="Pairs compared.")
+@click.option(
+    "--first-seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Screen strategies on some seeds, then confirm the winner on others.",
+)
+@click.option(
+    "--data", type=folder(), help="A folder of images with `labels` (with --assay), or of the real data sets."
+)
+@click.option("--assay", "assay_name", help="Assay of the folder given with --data.")
+@click.option(
+    "--dataset",
+    default="reference-1",
+    show_default=True,
+    help="Where no --assay is given: reference-1 is simulated, the others are looked for in --data.",
+)
+@click.option("--out", type=folder(), default="results", show_default=True, help="Plates, masks and runs.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Runs side by side."
+)
+@click.option(
+    "--preset",
+    type=click.Choice(("fast", "smoke")),
+    default="fast",
+    show_default=True,
+    help="Of every training; smoke only shows that it runs.",
+)
+@click.option("--so-far", is_flag=True, help="Train nothing: compare the runs that are finished.")
+@click.option("--device", type=click.Choice(DEVICES), default=None, help="[CYTOLOOP_DEVICE, auto]")
+@shared
+def simulate_learning(context: Context, **options: Any) -> None:
+    """Active learning against random choice, in minutes of a simulated expert.
+
+    A simulated expert works through worklists of each strategy; models are trained as the minutes go by. Writes
+    learning curves (SVG) and JSON. Stopped, it goes on where it was.
+
+    \b
+    cytoloop simulate-learning --strategies entropy,entropy/minute --seeds 3
+    cytoloop simulate-learning --data my-plate --assay rosella --seeds 5
+    """
+    from cytoloop.commands import entry
+
+    entry.simulate_learning(context, **options)
+
+
+@cli.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option(
+    "--items",
+    type=click.IntRange(1000),
+    default=1_000_000,
+    show_default=True,
+    help="Items of the synthetic home (worklist).",
+)
+@shared
+def bench(context: Context, names: tuple[str, ...], items: int) -> None:
+    """Measure what has to be fast, beside the bar it has to meet; without names, all of it.
+
+    A bar that is missed is told, and is no error: the machine may be small, or busy.
+
+    \b
+    worklist   a queue over a million items: the list, claims, scoring everything anew
+    \b
+    cytoloop bench worklist --items 100000
+    """
+    from cytoloop.commands import entry
+
+    entry.bench(context, names, items)
 
 
 @cli.command()

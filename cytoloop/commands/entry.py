@@ -20,10 +20,14 @@ from cytoloop.commands.home import find_assay, open_home
 from cytoloop.domain.errors import CytoloopError, InputError, StateError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from cytoloop.commands.demo import Round
     from cytoloop.commands.study import CreatedStudy
+    from cytoloop.domain.metrics.intervals import Interval
     from cytoloop.domain.survey.study import Progress
     from cytoloop.nn.fit import EpochReport
+    from trainer.learning.page import LearningSummary
 
 
 class _Failed(CytoloopError):
@@ -164,10 +168,9 @@ def simulate_plate(context: Context, out: Path, preset: str, images: int, seed: 
 def import_(context: Context, source: Path, assay_name: str) -> None:
     """Import a plate."""
     from cytoloop.commands.importing import import_plate
-    from cytoloop.domain.worklist import QueuePolicy
 
     with open_home(context.home) as home, progress_bars() as tell:
-        summary = import_plate(home, source, home.load(assay_name), tell, QueuePolicy())
+        summary = import_plate(home, source, home.load(assay_name), tell)
     groups = ", ".join(f"{count} {split}" for split, count in summary.groups.items())
     _show(
         context,
@@ -330,20 +333,110 @@ def evaluate(context: Context, truth: Path, pred: Path, assay_name: str, workers
         stdout.print(error_table(found.evaluation))
 
 
-def worklist(context: Context, queue: str, limit: int) -> None:
-    """The next items of a queue."""
+def agreement(context: Context, assay_name: str | None) -> None:
+    """Who agrees with whom."""
+    from cytoloop.commands.agreement import NOTE, agreement_report, agreement_tables
+
+    with open_home(context.home) as home, progress_bars() as tell:
+        assay = home.load(_one_assay(home.store.assays.names(), assay_name))
+        found = agreement_report(home.store, assay, lambda done, total: tell("compare", done, total))
+    if context.as_json:
+        print_json(found.to_dict())
+        return
+    if not found.items:
+        stdout.print("No item has been read by two experts yet: queues ask for it with overlap_share.")
+        return
+    for one in agreement_tables(found):
+        stdout.print(one)
+    stdout.print(NOTE, soft_wrap=True)
+
+
+def audit(context: Context, assay_name: str | None, **options: Any) -> None:
+    """Corrections worth a second look."""
+    from cytoloop.commands.audit import AuditOptions
+    from cytoloop.commands.audit import audit as audit_home
+
+    with open_home(context.home) as home, progress_bars() as bars:
+        assay = home.load(_one_assay(home.store.assays.names(), assay_name))
+        options["preset"] = options["preset"] or assay.training_preset
+        options["device"] = options["device"] or home.settings.device
+        summary = audit_home(home, assay, AuditOptions(**options), bars.step)
+    if context.as_json:
+        print_json(summary)
+        return
+    rows = [
+        [str(rank), one["image_id"], str(one["tile"]), one["expert"], f"{one['score']:.3f}", one["reason"]]
+        for rank, one in enumerate(summary.found, start=1)
+    ]
+    if rows:
+        columns = ["Rank", "Image", "Tile", "Drawn by", "Score", "Reason"]
+        stdout.print(table("Worth a second look", columns, rows))
+    stdout.print(
+        f"{len(rows)} of {summary.corrections} corrections of training wells are worth a second look; open "
+        f"reviews: {summary.open_reviews}, new: {summary.new_reviews}",
+        soft_wrap=True,
+    )
+
+
+def worklist(context: Context, queue: str, expert: str | None, limit: int) -> None:
+    """What an expert holds in a queue, then what comes next."""
     from ml_backend.service import worklist as ranked
 
     with open_home(context.home) as home:
-        entries = ranked(home.store, home.load, home.settings.label_studio_url or "", queue, limit)
+        url = home.settings.label_studio_url or ""
+        entries = ranked(home.store, home.load, url, queue, expert, limit)
     if context.as_json:
         print_json({"entries": entries})
         return
     rows = [
-        [str(e.rank), str(e.task_id), e.image_id, str(e.tile), f"{e.score:.3f}", e.reason, e.url]
+        [
+            str(e.rank),
+            e.lease or "–",
+            str(e.task_id),
+            f"{e.image_id}/{e.tile}",
+            f"{e.score:.3f}",
+            e.reason,
+            e.url,
+        ]
         for e in entries
     ]
-    stdout.print(table(f"Queue {queue}", ["Rank", "Task", "Image", "Tile", "Score", "Reason", "Open"], rows))
+    title = f"Queue {queue}" if expert is None else f"Queue {queue}, {expert}"
+    stdout.print(table(title, ["Rank", "Lease", "Task", "Item", "Score", "Reason", "Open"], rows))
+
+
+def queues_apply(context: Context, file: Path) -> None:
+    """Set policies from a file."""
+    from cytoloop.commands.queues import apply_queues, document_of
+
+    with open_home(context.home) as home:
+        applied = apply_queues(home, file)
+    _show(context, document_of(applied), f"{file}: applied to {', '.join(queue.name for queue in applied)}")
+
+
+def queues_show(context: Context, queue: str | None) -> None:
+    """Policies in force."""
+    from cytoloop.commands.queues import document_of, queues_in_force, rows_of
+
+    with open_home(context.home) as home:
+        found = queues_in_force(home, queue)
+    if context.as_json:
+        print_json(document_of(found))
+    else:
+        stdout.print(table("Queues", ["Key", *(one.name for one in found)], rows_of(found)))
+
+
+def queues_strategies(context: Context) -> None:
+    """Every strategy by name."""
+    from cytoloop.domain.strategies import STRATEGIES
+
+    listed = [
+        {"name": one.name, "words": one.words, "needs": sorted(one.needs)} for one in STRATEGIES.values()
+    ]
+    if context.as_json:
+        print_json({"strategies": listed})
+        return
+    rows = [[one.name, one.words, ", ".join(sorted(one.needs)) or "–"] for one in STRATEGIES.values()]
+    stdout.print(table("Strategies", ["Name", "Asks for", "Needs"], rows))
 
 
 def cycle(context: Context, assay_name: str | None) -> None:
@@ -492,6 +585,81 @@ def results(context: Context, **options: Any) -> None:
     for name in summary.left_out:
         stderr.print(f"{name} is not at hand and was left out", soft_wrap=True)
     _show(context, summary, f"{summary.runs} runs: {summary.page}")
+
+
+def simulate_learning(context: Context, strategies: str, assay_name: str | None, **options: Any) -> None:
+    """Strategies against random choice."""
+    from cytoloop.adapters.assays import load_assay
+    from cytoloop.commands.simulate_learning import LearningOptions, simulate_learning_command
+    from cytoloop.domain.strategies import DEFAULT_STRATEGY
+
+    names = tuple(name.strip() for name in strategies.split(",") if name.strip()) or (DEFAULT_STRATEGY,)
+    assay = load_assay(assay_name, [context.settings.home / "assays"]) if assay_name else None
+    options["device"] = options["device"] or context.settings.device
+    with progress_bars() as tell:
+        summary = simulate_learning_command(LearningOptions(strategies=names, assay=assay, **options), tell)
+    if context.as_json:
+        print_json(summary)
+        return
+    stdout.print(_learning_table(summary))
+    for name, value in summary.correlations.items():
+        stdout.print(f"Spearman correlation of {name} with the minutes a correction takes: {value:+.2f}")
+    stdout.print(f"Written: {summary.figure}, {summary.document}", soft_wrap=True, markup=False)
+
+
+def _learning_table(summary: LearningSummary) -> Table:
+    rows = []
+    for one in summary.strategies:
+        gain, worst = one.mean_iou, one.worst_class_iou
+        rows.append(
+            [
+                one.strategy,
+                str(len(one.seeds)),
+                f"{one.area:.4f}",
+                "" if gain is None else _interval(gain.gain),
+                "" if worst is None else _interval(worst.gain),
+                "" if gain is None or gain.median_ratio is None else f"{gain.median_ratio:.2f}",
+                "" if gain is None else str(gain.censored),
+            ]
+        )
+    columns = [
+        "Strategy",
+        "Seeds",
+        "Mean IoU",
+        "Gain (95 %)",
+        "Worst class (95 %)",
+        "Minutes to 95 %",
+        "Censored",
+    ]
+    title = f"{summary.dataset}: mean over the first {summary.minutes:.0f} minutes; gains and minutes beside random"
+    return table(title, columns, rows)
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval.value:+.4f} ({interval.low:+.4f}…{interval.high:+.4f})"
+
+
+def bench(context: Context, names: Sequence[str], items: int) -> None:
+    """Benchmarks, each with its bars."""
+    from cytoloop.commands.bench import BenchOptions, run_benchmarks
+
+    with progress_bars() as tell:
+        measured = run_benchmarks(names, BenchOptions(items=items), tell)
+    if context.as_json:
+        print_json({"benchmarks": [one.document() for one in measured]})
+        return
+    marks = {True: "met", False: "missed", None: ""}
+    for one in measured:
+        rows = [
+            [
+                f.name,
+                f"{f.value:.3g} {f.unit}",
+                "" if f.bar is None else f"<= {f.bar:g} {f.unit}",
+                marks[f.is_met],
+            ]
+            for f in one.figures
+        ]
+        stdout.print(table(one.title, ["Figure", "Measured", "Bar", ""], rows))
 
 
 def _one_assay(names: list[str], asked: str | None) -> str:

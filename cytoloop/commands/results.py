@@ -70,7 +70,7 @@ def results_command(options: ResultsOptions, tell: Tell) -> ResultsSummary:
     if unknown:
         raise ConfigError(f"data sets {unknown}: expected any of {', '.join(BUILDERS)}")
     wanted = options.datasets or tuple(BUILDERS)
-    plates = {name: _plate(name, options, tell) for name in wanted}
+    plates = {name: plate_of(name, options.out, options.data, tell) for name in wanted}
     left_out = tuple(name for name, plate in plates.items() if plate is None)
     found = {name: plate for name, plate in plates.items() if plate is not None}
     if not found:
@@ -94,12 +94,12 @@ def results_command(options: ResultsOptions, tell: Tell) -> ResultsSummary:
     )
 
 
-def _plate(name: str, options: ResultsOptions, tell: Tell) -> Path | None:
-    """Folder of a data set's images; simulated where it is, None where it is not at hand."""
+def plate_of(name: str, out: Path, data: Path | None, tell: Tell) -> Path | None:
+    """Folder of a data set's images; simulated into ``out`` where it is, None where it is not at hand."""
     if name != "reference-1":
-        plate = None if options.data is None else options.data / name
+        plate = None if data is None else data / name
         return plate if plate is not None and plate.is_dir() else None
-    plate = options.out / name / "plate"
+    plate = out / name / "plate"
     images = preset_named(name).fields_per_well * sum(REFERENCE_WELLS.values())
     if not (plate / "index.csv").is_file():
         simulate_plate_command(
@@ -108,17 +108,25 @@ def _plate(name: str, options: ResultsOptions, tell: Tell) -> Path | None:
     return plate
 
 
-def _weakly_labelled(name: str, plate: Path, options: ResultsOptions, tell: Tell) -> Dataset:
-    weak = options.out / name / "weak"
-    dataset = open_dataset(name, plate, weak)
-    assay = dataset.assay
+def weakly_labelled(dataset: Dataset, workers: int, tell: Tell) -> None:
+    """Make the weak labels of a data set, unless they are there already."""
     _weak_label(
-        plate, weak, assay, options.workers, lambda done, total: tell(f"weak labels {name}", done, total)
+        dataset.plate,
+        dataset.weak,
+        dataset.assay,
+        workers,
+        lambda done, total: tell(f"weak labels {dataset.name}", done, total),
     )
+
+
+def _weakly_labelled(name: str, plate: Path, options: ResultsOptions, tell: Tell) -> Dataset:
+    dataset = open_dataset(name, plate, options.out / name / "weak")
+    assay = dataset.assay
+    weakly_labelled(dataset, options.workers, tell)
     if name == "reference-1":
         _weak_label(
             plate,
-            committee_folder(weak),
+            committee_folder(dataset.weak),
             replace(assay, cip=replace(assay.cip, teachers=COMMITTEE, agreement=0.0)),
             options.workers,
             lambda done, total: tell("committee", done, total),

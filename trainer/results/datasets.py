@@ -132,6 +132,41 @@ def dsb2018(plate: Path, weak: Path) -> Dataset:
     )
 
 
+LABELLED_TEST_SHARE = 0.4
+"""Of the groups of any labelled folder; two fifths judge well even where there are few."""
+
+
+def labelled_folder(plate: Path, weak: Path, assay: Assay) -> Dataset:
+    """Any folder with images and, in its ``labels``, their masks: some groups judge, the others teach.
+
+    Raises
+    ------
+    PlateError
+        If there is no such folder of masks, a mask is missing, or there are fewer than three groups.
+    """
+    labels = _labels(plate)
+    records = read_plate(plate, assay)
+    lacking = [r.image_id for r in records if not (labels / f"{r.image_id}.png").is_file()]
+    if lacking:
+        raise PlateError(f"{labels}: no mask of {len(lacking)} image(s): {', '.join(lacking[:3])}")
+    groups = _shuffled({record.group for record in records}, seed=0)
+    if len(groups) < 3:
+        raise PlateError(
+            f"{plate}: {len(groups)} group(s) of images, expected at least 3 to learn and to judge"
+        )
+    judging = groups[: max(1, round(LABELLED_TEST_SHARE * len(groups)))]
+    fold = _fold(records, dict.fromkeys(groups, "train") | dict.fromkeys(judging, "sealed"))
+    return Dataset(
+        name=plate.resolve().name,
+        assay=assay,
+        plate=plate,
+        weak=weak,
+        folds=(fold,),
+        group="well",
+        remark=f"{len(records)} images of {len(groups)} groups, {len(judging)} of which judge.",
+    )
+
+
 BUILDERS: Mapping[str, Callable[[Path, Path], Dataset]] = {
     "reference-1": reference_1,
     "u2os-hoechst-gal3": u2os,
