@@ -18,13 +18,15 @@ from cytoloop.domain.errors import ConfigError, InputError, NotReadyYet, Unknown
 from cytoloop.domain.ports import LabelStudio
 from cytoloop.domain.queue_policy import QueuePolicy
 from cytoloop.domain.types import Item, Lease, StoredPrediction, WorklistEntry
+from labelstudio_config.batches import holder_of, policy_of, ranked_by, returned
 from labelstudio_config.canvas import proposals
-from labelstudio_config.handout import claim, holder_of, policy_of, ranked_by, returned, show_tab, withdraw
+from labelstudio_config.handout import claim
 from labelstudio_config.intake import Intake, check_identity
 from labelstudio_config.payloads import PredictRequest, parse_task_data, predict_reply
 from labelstudio_config.prelabel import prelabel
 from labelstudio_config.ranking import strategies_for, strategy_for
 from labelstudio_config.schema import check_label_config
+from labelstudio_config.tabs import show_tab, withdraw
 from ml_backend.active_model import ActiveModel
 
 logger = logging.getLogger(__name__)

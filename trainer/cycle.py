@@ -40,7 +40,8 @@ from cytoloop.pipeline.consensus import agreed, counted
 from cytoloop.pipeline.judging import JudgedItem, doubt_maps, judged_items, recipe_seconds
 from cytoloop.pipeline.predictors import Predictor, load_predictor
 from cytoloop.pipeline.weak_labels import weak_label_store, weak_masks
-from labelstudio_config.handout import refill, show_doubts
+from labelstudio_config.doubt_maps import show_doubts
+from labelstudio_config.handout import refill
 from labelstudio_config.intake import Intake
 from labelstudio_config.publish import publish, resume, window_of
 from trainer.deltas import corrected_items, fresh_corrections

@@ -22,7 +22,8 @@ from cytoloop.domain.errors import CytoloopError, LabelStudioUnavailable
 from cytoloop.nn.fit import TrainingCancelled
 from cytoloop.pipeline.predictors import CipPredictor, load_predictor
 from labelstudio_config.client import LabelStudioClient
-from labelstudio_config.handout import lacking_doubts, refill, show_doubts
+from labelstudio_config.doubt_maps import lacking_doubts, show_doubts
+from labelstudio_config.handout import refill
 from labelstudio_config.intake import Intake
 from labelstudio_config.publish import resume
 from labelstudio_config.ranking import policies_of, rank_everything, strategy_for

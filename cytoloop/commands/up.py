@@ -33,7 +33,7 @@ from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import ExternalError, StateError
 from cytoloop.domain.queue_policy import SHARED
 from cytoloop.domain.types import HELD_OUT
-from labelstudio_config.handout import holders
+from labelstudio_config.batches import holders
 from labelstudio_config.project import connect, set_up_project
 from labelstudio_config.ranking import policies_of
 

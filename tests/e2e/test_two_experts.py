@@ -35,7 +35,8 @@ from cytoloop.domain.strategies import Need
 from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.types import ImageRecord, Item, Lease
 from cytoloop.pipeline.predictors import CipMasks
-from labelstudio_config.handout import lacking_doubts, refill, show_doubts
+from labelstudio_config.doubt_maps import lacking_doubts, show_doubts
+from labelstudio_config.handout import refill
 from labelstudio_config.project import connect
 from labelstudio_config.publish import publish
 from labelstudio_config.rle import decode_rle

@@ -18,21 +18,14 @@ from cytoloop.adapters.store import Review
 from cytoloop.domain.errors import InputError, LabelStudioUnavailable, StateError
 from cytoloop.domain.queue_policy import SHARED, Expert, QueuePolicy, item_name
 from cytoloop.domain.types import Item, Lease
-from labelstudio_config import handout
+from labelstudio_config import batches
 from labelstudio_config import publish as publishing
 from labelstudio_config.canvas import proposals
 from labelstudio_config.doubt import doubt_folder, doubt_name
-from labelstudio_config.handout import (
-    FRESH_DRAFT,
-    claim,
-    end_leases,
-    lacking_doubts,
-    refill,
-    show_doubts,
-    show_tab,
-    view_title,
-)
+from labelstudio_config.doubt_maps import lacking_doubts, show_doubts
+from labelstudio_config.handout import FRESH_DRAFT, claim, end_leases, refill
 from labelstudio_config.publish import publish
+from labelstudio_config.tabs import show_tab, view_title
 from ml_backend.service import worklist
 
 NEW = "cdl-20260101-0123abcd"
@@ -265,14 +258,14 @@ def test_before_there_is_a_network_a_batch_is_spread_whatever_the_policy_ranks_b
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: list[str] = []
-    real = handout.choose_batch
+    real = batches.choose_batch
 
     def spy(candidates: Any, policy: QueuePolicy, **options: Any) -> Any:
         used.append(policy.strategy)
         assert all(candidate.features_F is not None for candidate in candidates)
         return real(candidates, policy, **options)
 
-    monkeypatch.setattr(handout, "choose_batch", spy)
+    monkeypatch.setattr(batches, "choose_batch", spy)
     tiny.publish_active(replace(BATCH, strategy="disagreement"))
     assert used == ["entropy+diverse"]
     assert {lease.strategy for lease in tiny.store.leases.held(tiny.name)} == {"entropy+diverse"}

@@ -14,8 +14,9 @@ from cytoloop.domain.errors import ConfigError, LabelStudioRefused, LabelStudioU
 from cytoloop.domain.queue_policy import SHARED, QueuePolicy
 from cytoloop.domain.types import StoredPrediction
 from labelstudio_config import publish as publishing
-from labelstudio_config.handout import claim, refill, view_title
+from labelstudio_config.handout import claim, refill
 from labelstudio_config.publish import publish, push, resume
+from labelstudio_config.tabs import view_title
 from ml_backend.service import worklist
 
 NEW = "cdl-20260101-0123abcd"

@@ -13,8 +13,8 @@ from tiny import ADA, BATCH, BOB, Painted, Tiny, make_tiny
 from cytoloop.domain.errors import AccessDenied, ConfigError
 from cytoloop.domain.queue_policy import SHARED, QueuePolicy
 from cytoloop.domain.types import Item
-from labelstudio_config.handout import view_title
 from labelstudio_config.publish import publish
+from labelstudio_config.tabs import view_title
 from ml_backend.access import ApiTokens, add_token, same_secret, token_digest
 from ml_backend.app import create_app
 from ml_backend.service import Backend
