@@ -17,7 +17,7 @@ from cytoloop.domain.strategies import COLD_START
 from cytoloop.domain.types import HELD_OUT, Item, ItemRole, Lease
 from cytoloop.domain.worklist import MOST_COMPARED, Candidate, Choice, choose_batch
 from cytoloop.pipeline.minutes import minutes_model
-from labelstudio_config.ranking import policies_of
+from labelstudio_config.ranking import MAKING, policies_of
 
 OFFERED_PER_PLACE = 6
 """Best ranked items that a batch is chosen from, for each place: room for diversity, quotas and budgets."""
@@ -67,7 +67,7 @@ def lease_batch(
     scale = _scale(store, assay, holder)
     seed = f"{assay.name}/{queue}/{holder}/{version}/{now.isoformat()}"
     second = _second_readings(store, assay, queue, holder, version, strategy, count)
-    reviews = _reviews(store, assay, holder, version, strategy, round(REVIEW_SHARE * count))
+    reviews = _reviews(store, assay, holder, version, strategy, max(1, round(REVIEW_SHARE * count)))
     first = [*second, *reviews]
     # what others read is due as it is; the budget is for what is chosen
     spent = scale * sum(choice.minutes or 0.0 for choice in first)
@@ -110,7 +110,7 @@ def ranked_by(store: Store, assay: Assay, policy: QueuePolicy, version: str) -> 
     StateError
         If the version's items are not ranked: nothing was imported, or the trainer is at it.
     """
-    there = store.scores.strategies(assay.name, version)
+    there = [name for name in store.scores.strategies(assay.name, version) if not name.startswith(MAKING)]
     for name in (policy.strategy, COLD_START, *there):
         if name in there:
             return name
@@ -161,11 +161,21 @@ def _offered(
             deleted=policy.deleted,
         )
     )
-    if policy.gold_share and policy.gold:
-        of_gold = store.scores.get(assay.name, version, strategy, map(item_named, policy.gold))
-        said = {item for item in of_gold if holder in store.corrections.of_item(assay.name, item)}
-        offer(one for item, one in of_gold.items() if item not in said)
+    if policy.gold_share:
+        for scored in _gold(store, assay, version, strategy, policy, holder):
+            found[scored.item] = replace(scored.candidate, is_gold=True)
     return list(found.values())
+
+
+def _gold(
+    store: Store, assay: Assay, version: str, strategy: str, policy: QueuePolicy, holder: str
+) -> list[Scored]:
+    """Training items whose mask is known (listed, or read by two experts) and that this expert has not read."""
+    readings = store.corrections.readings(assay.name)
+    known = {*map(item_named, policy.gold), *(item for item, said in readings.items() if len(said) > 1)}
+    unread = [item for item in sorted(known) if all(one.expert != holder for one in readings.get(item, []))]
+    scored = store.scores.get(assay.name, version, strategy, unread).values()
+    return [one for one in scored if one.candidate.split == "train"]
 
 
 def returned(policy: QueuePolicy, holder: str) -> Return:
@@ -175,7 +185,7 @@ def returned(policy: QueuePolicy, holder: str) -> Return:
 
 def _known(store: Store, assay: Assay, version: str, strategy: str) -> NDArray[np.floating] | None:
     """What corrected items look like: a batch is spread beside them."""
-    corrected = sorted(store.corrections.items(assay.name))[-MOST_COMPARED:]
+    corrected = store.corrections.latest_items(assay.name, MOST_COMPARED)
     scored = store.scores.get(assay.name, version, strategy, corrected).values()
     features = [one.candidate.features_F for one in scored]
     known = [features_F for features_F in features if features_F is not None]

@@ -7,7 +7,7 @@ store knows better, and notes CIP, or no version at all, as what the expert bega
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from itertools import groupby
 from typing import Any
 
@@ -15,7 +15,7 @@ from cytoloop.adapters.store import Store
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.cip import CODE_VERSION
 from cytoloop.domain.tiling import tiles_of
-from cytoloop.domain.types import Item, ItemRole
+from cytoloop.domain.types import Item
 from cytoloop.pipeline.cip_version import cip_version_of
 from cytoloop.pipeline.predictors import CipMasks
 from labelstudio_config.payloads import prediction_result
@@ -50,6 +50,9 @@ def began_with(store: Store, assay: Assay, item: Item, shown: str | None) -> str
     return cip_version_of(store, assay) if role.canvas == "cip" else None
 
 
-def hidden_doubts(roles: Sequence[ItemRole]) -> set[Item]:
-    """Items whose doubt map would lead the expert's hand."""
-    return {role.item for role in roles if role.role in LEADING or role.canvas != "model"}
+def hidden_doubts(store: Store, assay: Assay, items: Collection[Item]) -> set[Item]:
+    """Those of these items whose doubt map would lead an expert's hand: by their first role, or a lease's now."""
+    roles = store.leases.roles(assay.name, items).values()
+    wanted = set(items)
+    held = {lease.item for lease in store.leases.held(assay.name) if lease.role in LEADING}
+    return {role.item for role in roles if role.role in LEADING or role.canvas != "model"} | (held & wanted)

@@ -29,12 +29,10 @@ def show_doubts(store: Store, assay: Assay, predictor: Predictor, items: Iterabl
     """Draw the doubt maps of these items, where the version is a network; returns how many are shown."""
     if "network" not in predictor.offers:
         return 0
+    wanted = list(items)
     by_image: dict[str, list[int]] = {}
-    for item in items:
+    for item in wanted:
         by_image.setdefault(item.image_id, []).append(item.tile)
-    roles = store.leases.roles(
-        assay.name, [Item(image_id=i, tile=t) for i, ts in by_image.items() for t in ts]
-    )
 
     def maps() -> Iterator[tuple[ImageRecord, int, NDArray[np.floating], NDArray[np.uint8]]]:
         for image_id, of_image in sorted(by_image.items()):
@@ -43,8 +41,12 @@ def show_doubts(store: Store, assay: Assay, predictor: Predictor, items: Iterabl
             doubt_HW = np.clip(entropy(prob_KHW) / np.log(len(prob_KHW)), 0, 1)
             mask_HW = prob_KHW.argmax(axis=0).astype(np.uint8)
             tiles = tiles_of(record.height, record.width, assay.tiling)
+            # asked again: an item may have been leased since, to be judged alone
+            hidden = hidden_doubts(store, assay, [Item(image_id=image_id, tile=tile) for tile in of_image])
             for tile in of_image:
+                if Item(image_id=image_id, tile=tile) in hidden:
+                    continue
                 slices = tiles[tile].slices
                 yield record, tile, doubt_HW[slices], mask_HW[slices]
 
-    return render_doubts(store, assay, maps(), hidden_doubts(list(roles.values())))
+    return render_doubts(store, assay, maps(), hidden_doubts(store, assay, wanted))

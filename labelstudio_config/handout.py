@@ -20,7 +20,7 @@ from cytoloop.domain.types import Lease
 from labelstudio_config.batches import holder_of, holders, lease_batch, policy_of
 from labelstudio_config.payloads import parse_time
 from labelstudio_config.ranking import policies_of
-from labelstudio_config.tabs import show_tab, user_id, withdraw
+from labelstudio_config.tabs import left_over, show_tab, user_id, withdraw
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +107,7 @@ def refill(label_studio: LabelStudio, store: Store, assay: Assay, now: datetime 
 def _refill_one(
     label_studio: LabelStudio, store: Store, assay: Assay, queue: str, holder: str, now: datetime
 ) -> bool:
+    withdraw(label_studio, store, assay, queue, holder, left_over(store, assay, queue, holder))
     held = {lease.item for lease in store.leases.held(assay.name, queue, holder)}
     tasks = store.images.tasks_of(assay.name, held)
     if not any(item in tasks for item in held):
@@ -124,10 +125,11 @@ def _take_back(
     """Release what is held by someone who left the queue."""
     present = set(holders(policy))
     for holder in {lease.expert for lease in store.leases.held(assay.name, queue)} - present:
-        leases = store.leases.held(assay.name, queue, holder)
+        items = [lease.item for lease in store.leases.held(assay.name, queue, holder)]
+        # Out of sight first: once released, an item may be another's at once.
+        withdraw(label_studio, store, assay, queue, holder, items)
         taken = store.leases.release_all(assay.name, queue, holder)
-        store.worklist.note(assay.name, [lease.item for lease in leases])
-        withdraw(label_studio, store, assay, leases)
+        store.worklist.note(assay.name, items)
         logger.info("leases taken back queue=%s expert=%s items=%d", queue, holder, taken)
 
 
@@ -144,18 +146,25 @@ def end_leases(label_studio: LabelStudio, store: Store, assay: Assay, now: datet
         key = (int(draft["task"]), str(draft["user"]).casefold())
         moment = parse_time(draft["updated_at"], f"draft of task {draft['task']}: updated_at")
         touched[key] = max(moment, touched.get(key, moment))
-    ended: list[Lease] = []
+    ending: dict[tuple[str, str], list[Lease]] = {}
     for lease in over:
         last = _last_touched(touched, tasks.get(lease.item), lease.expert.casefold())
         if last is not None and now - last < FRESH_DRAFT:
             policy = policies_of(store, assay).get(lease.queue, QueuePolicy())
             store.leases.extend(lease.id, now + timedelta(minutes=policy.lease_minutes))
             logger.info("lease extended id=%d expert=%s: unsubmitted work", lease.id, lease.expert)
-        elif store.leases.expire(lease.id, now):
-            ended.append(lease)
-    store.worklist.note(assay.name, [lease.item for lease in ended])
-    withdraw(label_studio, store, assay, ended)
-    return len(ended)
+        else:
+            ending.setdefault((lease.queue, lease.expert), []).append(lease)
+    ended = 0
+    for (queue, holder), leases in ending.items():
+        # Out of sight first: once expired, an item may be another's at once.
+        withdraw(label_studio, store, assay, queue, holder, [lease.item for lease in leases])
+        expired = [lease.item for lease in leases if store.leases.expire(lease.id, now)]
+        store.worklist.note(assay.name, expired)
+        ended += len(expired)
+        if len(expired) < len(leases):  # renewed meanwhile: given back
+            show_tab(label_studio, store, assay, queue, holder)
+    return ended
 
 
 def _last_touched(

@@ -24,7 +24,7 @@ from cytoloop.domain.errors import (
     StateError,
 )
 from cytoloop.domain.ports import LabelStudio
-from cytoloop.domain.queue_policy import SHARED
+from cytoloop.domain.queue_policy import SHARED, policy_in_force
 from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.types import Item
 from cytoloop.pipeline.minutes import note_time
@@ -103,7 +103,7 @@ class Intake:
             return
         assay = self._load(self._store.assays.of_project(event.project_id))
         for annotation_id in event.deleted_annotation_ids:
-            self._delete(assay, annotation_id)
+            bury(self._store, assay.name, annotation_id)
         if event.deleted_task_ids:
             forget_tasks(self._store, assay.name, set(event.deleted_task_ids))
         if event.action == "START_TRAINING":
@@ -137,11 +137,13 @@ class Intake:
                 raise InputError(f"task {task_id}: annotation: id is {annotation_id!r}, expected a number")
             where = f"task {task_id}: annotation {annotation_id}: updated_at"
             moment = parse_time(annotation.get("updated_at"), where)
-            skipped = self._store.corrections.append_skip(
-                assay.name, item, annotation_id, task_id, moment, expert
-            )
-            if skipped:
-                self._end_lease(assay, item, expert, "skipped")
+            with self._store.transaction():
+                skipped = self._store.corrections.append_skip(
+                    assay.name, item, annotation_id, task_id, moment, expert
+                )
+                if skipped:
+                    self._end_lease(assay, item, expert, "skipped")
+            self._store.worklist.note(assay.name, [item])
             return skipped
         record = self._store.images.get(assay.name, item.image_id)
         tile = tiles_of(record.height, record.width, assay.tiling)[item.tile]
@@ -157,9 +159,12 @@ class Intake:
         )
         self._keep_for_others(assay, item, task_id, expert)
         mask = self._store.masks.put(correction.mask_HW)
-        added = self._store.corrections.append(assay.name, correction, mask)
+        with self._store.transaction():
+            added = self._store.corrections.append(assay.name, correction, mask)
+            if added:
+                self._end_lease(assay, item, expert, "done")
         if added:
-            self._end_lease(assay, item, expert, "done")
+            self._store.worklist.note(assay.name, [item])
             note_time(self._store, assay.name, correction)
             logger.info(
                 "correction stored task=%d image=%s tile=%d expert=%s conflicts=%d",
@@ -201,7 +206,7 @@ class Intake:
             alive = {annotation["id"] for annotation in annotations}
             for annotation_id in known.get(task["id"], ()):
                 if annotation_id not in alive:
-                    deleted += self._delete(assay, annotation_id)
+                    deleted += bury(self._store, assay.name, annotation_id)
             changed = parse_time(task.get("updated_at"), f"task {task['id']}: updated_at")
             latest = changed if latest is None else max(latest, changed)
         ours = {t for t in self._store.images.tasks(assay.name).values() if t is not None}
@@ -251,20 +256,9 @@ class Intake:
         """An expert finished an item: the seat is settled, and the rest of the expert's list lasts longer."""
         lease = self._store.leases.finish(assay.name, item, expert, state)
         if lease is not None:
-            until = datetime.now(UTC) + (lease.expires_at - lease.claimed_at)
+            policy = policy_in_force(assay, lease.queue, self._store.queues.policy(assay.name, lease.queue))
+            until = datetime.now(UTC) + timedelta(minutes=policy.lease_minutes)
             self._store.leases.renew(assay.name, lease.queue, lease.expert, until)
-        self._store.worklist.note(assay.name, [item])
-
-    def _delete(self, assay: Assay, annotation_id: int) -> bool:
-        """Bury an annotation; its item goes back to the queue."""
-        buried = self._store.corrections.append_deletion(assay.name, annotation_id)
-        if buried:
-            last = self._store.corrections.of_annotation(assay.name, annotation_id)
-            assert last is not None, "it was buried"
-            item, expert = last
-            self._store.leases.reopen(assay.name, item, expert)
-            self._store.worklist.note(assay.name, [item])
-        return buried
 
     def _living_by_task(self, assay: str) -> dict[int, list[int]]:
         by_task: dict[int, list[int]] = {}
@@ -280,7 +274,7 @@ class Intake:
         if not isinstance(user_id, int):
             raise InputError(f"annotation: completed_by is {user!r}, expected a user id")
         if user_id not in self._emails:
-            self._emails = {u["id"]: u["email"] for u in self._label_studio.list_users()}
+            self._emails = {u["id"]: u["email"].lower() for u in self._label_studio.list_users()}
         return self._emails.get(user_id, f"user-{user_id}")
 
     def _parent_version(self, prediction: object) -> str | None:
@@ -289,6 +283,19 @@ class Intake:
         if prediction not in self._versions:
             self._versions[prediction] = self._label_studio.prediction_version(prediction)
         return self._versions[prediction]
+
+
+def bury(store: Store, assay: str, annotation_id: int) -> bool:
+    """Bury a deleted annotation; its item goes back to the queue. False if it is not known, or buried."""
+    with store.transaction():
+        if not store.corrections.append_deletion(assay, annotation_id):
+            return False
+        last = store.corrections.of_annotation(assay, annotation_id)
+        assert last is not None, "it was buried"
+        item, expert = last
+        store.leases.reopen(assay, item, expert)
+    store.worklist.note(assay, [item])
+    return True
 
 
 def forget_tasks(store: Store, assay: str, task_ids: set[int]) -> int:
@@ -305,7 +312,7 @@ def forget_tasks(store: Store, assay: str, task_ids: set[int]) -> int:
             _ = store.leases.expire(lease.id, now) or store.leases.release(lease.id, lease.expert, now)
     for task_id in sorted(task_ids):
         for annotation_id in store.corrections.living_annotations(assay, task_id):
-            buried += store.corrections.append_deletion(assay, annotation_id)
+            buried += bury(store, assay, annotation_id)
     store.images.forget_tasks(assay, task_ids)
     return buried
 

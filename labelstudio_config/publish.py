@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+from cytoloop.adapters.locks import exclusive
 from cytoloop.adapters.store import Store
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import LabelStudioRefused, StateError
@@ -58,9 +59,6 @@ def publish(
     push(label_studio, store, assay, version, window, progress)
     store.publications.advance(publication, "commit")
     _finish(label_studio, store, assay, publication, version, previous)
-    if previous is not None and previous != version:
-        store.predictions.forget(assay.name, previous)
-        store.scores.forget(assay.name, previous)
     project_id = store.assays.get(assay.name)["project_id"]
     return int(label_studio.model_versions(project_id).get(version, 0))
 
@@ -154,14 +152,15 @@ def _finish(
     previous: str | None,
 ) -> None:
     project_id = store.assays.get(assay.name)["project_id"]
-    # What was leased since the window was computed is in it too: twice, since leasing goes on meanwhile.
-    _push_leased(label_studio, store, assay, version)
-    withdraw_doubts(store.home, assay)
-    if version in label_studio.model_versions(project_id):  # an empty window has nothing to switch to
-        label_studio.set_model_version(project_id, version)
-    store.publications.advance(publication, "activate")
-    store.models.activate(assay.name, version)
-    _push_leased(label_studio, store, assay, version)
+    # No tab is shown meanwhile: a claim under way would write the old version back.
+    with exclusive(store.home, f"{assay.name}.tabs"):
+        # what was leased since the window was computed is in it too, and shows what it was handed out with
+        _push_leased(label_studio, store, assay, version)
+        withdraw_doubts(store.home, assay)
+        if version in label_studio.model_versions(project_id):  # an empty window has nothing to switch to
+            label_studio.set_model_version(project_id, version)
+        store.publications.advance(publication, "activate")
+        store.models.activate(assay.name, version)
     store.publications.advance(publication, "clean")
     # The last version's predictions stay one promotion longer: an editor that is open began with one of
     # them, and Label Studio takes no annotation whose prediction is gone. More items of the version in force
@@ -169,11 +168,21 @@ def _finish(
     for other in label_studio.model_versions(project_id) if version != previous else ():
         if other not in (version, previous):
             label_studio.delete_model_version(project_id, other)
+    if previous is not None and previous != version:
+        store.predictions.forget(assay.name, previous)
+        store.scores.forget(assay.name, previous)
     store.publications.advance(publication, "done")
     logger.info("published assay=%s version=%s", assay.name, version)
 
 
 def _push_leased(label_studio: LabelStudio, store: Store, assay: Assay, version: str) -> None:
     leased = list(dict.fromkeys(lease.item for lease in store.leases.held(assay.name)))
-    if leased:
-        push(label_studio, store, assay, version, leased)
+    if not leased:
+        return
+    push(label_studio, store, assay, version, leased)
+    # pushed before it was leased, an item may hold the version's mask where it is to hold another, or none
+    roles = store.leases.roles(assay.name, leased)
+    special = [item for item in leased if item in roles and roles[item].canvas != "model"]
+    if special:
+        project_id = store.assays.get(assay.name)["project_id"]
+        label_studio.replace_predictions(project_id, documents_of(store, assay, version, special))

@@ -24,9 +24,9 @@ from labelstudio_config.handout import claim
 from labelstudio_config.intake import Intake, check_identity
 from labelstudio_config.payloads import PredictRequest, parse_task_data, predict_reply
 from labelstudio_config.prelabel import prelabel
-from labelstudio_config.ranking import strategies_for, strategy_for
+from labelstudio_config.ranking import check_policy, strategies_for
 from labelstudio_config.schema import check_label_config
-from labelstudio_config.tabs import show_tab, withdraw
+from labelstudio_config.tabs import withdraw
 from ml_backend.active_model import ActiveModel
 
 logger = logging.getLogger(__name__)
@@ -177,8 +177,7 @@ class Backend:
             holder = holder_of(policy_of(self._store, assay, lease.queue), expert, lease.queue)
         released = self._store.leases.release(lease_id, holder)
         self._store.worklist.note(lease.assay, [lease.item])
-        withdraw(self._label_studio, self._store, assay, [released])
-        show_tab(self._label_studio, self._store, assay, lease.queue, lease.expert)
+        withdraw(self._label_studio, self._store, assay, lease.queue, lease.expert, [lease.item])
         return released
 
     def queue(self, queue_name: str) -> dict[str, Any]:
@@ -197,8 +196,7 @@ class Backend:
         assay, queue = find_queue(self._store, self._load, queue_name)
         try:
             policy = QueuePolicy.from_document(document, f"queue {queue_name!r}")
-            predictor = self._active.predictor(assay)
-            strategy_for(policy, predictor.offers, predictor.version)
+            check_policy(self._store, assay, policy, f"queue {queue_name!r}")
         except ConfigError as error:  # the caller's, not this server's
             raise InputError(str(error)) from error
         self._store.queues.set(assay.name, queue, policy.document())
@@ -272,6 +270,7 @@ def worklist(
         deleted=policy.deleted,
     )
     roles = store.leases.roles(assay.name, [one.item for one in listed if one.lease is not None])
+    reviews = {review.item: review.reason for review in store.reviews.open(assay.name)}
     tab = store.handouts.tab(assay.name, queue, holder)
     page = f"{label_studio_url}/projects/{row['project_id']}/data?"
     if tab is not None:
@@ -280,7 +279,9 @@ def worklist(
     for rank, one in enumerate(listed, start=1):
         role = roles.get(one.item)
         # The page of a task shows what others drew on it; the stream of a tab does not.
-        is_blind = one.lease is not None and role is not None and role.readers > 1
+        is_blind = one.lease is not None and (
+            one.lease.role in READ_BY_OTHERS or (role is not None and role.readers > 1)
+        )
         entries.append(
             WorklistEntry(
                 rank=rank,
@@ -288,7 +289,7 @@ def worklist(
                 image_id=one.item.image_id,
                 tile=one.item.tile,
                 score=one.score,
-                reason=reason_of(one),
+                reason=reason_of(one, reviews.get(one.item)),
                 strategy=strategy,
                 model_version=version,
                 lease=None if one.lease is None else str(one.lease.id),
@@ -298,6 +299,8 @@ def worklist(
     return entries
 
 
+READ_BY_OTHERS = frozenset({"overlap", "gold", "review"})
+"""Roles of items on which others have drawn, or will."""
 _WHY = {
     "audit": "drawn at random, to measure the ranking",
     "contest": "drawn at random, to compare models",
@@ -309,13 +312,15 @@ _WHY = {
 }
 
 
-def reason_of(listed: Listed) -> str:
-    """Why an item is in the list: what the model saw, or what it was drawn for.
+def reason_of(listed: Listed, doubted: str | None = None) -> str:
+    """Why an item is in the list: what the model saw, what it was drawn for, or why it is looked at again.
 
     What the model saw of an item that is to be judged alone would lead the expert.
     """
     lease = listed.lease
-    if lease is None or lease.role in ("ranked", "validation", "sealed", "audit", "review"):
+    if lease is not None and lease.role == "review":
+        return "; ".join(part for part in (_WHY["review"], doubted) if part)
+    if lease is None or lease.role in ("ranked", "validation", "sealed", "audit"):
         why = _WHY.get(lease.role) if lease is not None else None
         return listed.reason if why is None else f"{why}; {listed.reason}"
     canvas = {"blank": "an empty canvas", "cip": "on the CIP's mask", "model": ""}[lease.canvas]

@@ -15,7 +15,8 @@ from cytoloop.adapters.store import Store, StoredCorrection
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import InputError
 from cytoloop.domain.metrics import ErrorTypes, correction_delta, no_errors
-from cytoloop.domain.types import Item
+from cytoloop.domain.queue_policy import SHARED
+from cytoloop.domain.types import Item, Role
 from cytoloop.pipeline.consensus import readings
 from cytoloop.pipeline.judging import predicted_masks
 from cytoloop.pipeline.predictors import Predictor
@@ -44,6 +45,16 @@ def fresh_corrections(
         # what came after ``standing`` was read is of the next cycle
         if reading.annotated_at <= held.annotated_at and (since is None or reading.annotated_at > since)
     ]
+
+
+def _role(store: Store, assay: str, correction: StoredCorrection) -> Role | None:
+    """What this expert was given the item for; a second look or a gold reading is no sample of the ranking."""
+    of_expert = [
+        lease.role
+        for lease in store.leases.of_item(assay, correction.item)
+        if lease.expert in (correction.expert, SHARED)
+    ]
+    return of_expert[-1] if of_expert else None
 
 
 def start_of(correction: StoredCorrection) -> Start:
@@ -81,8 +92,10 @@ def corrected_items(
         What was wrong with the predictions shown, by version; corrections taken as the truth.
     """
     corrections = list(corrections)
-    given = store.leases.roles(assay.name, {correction.item for correction in corrections})
-    roles = {item: one.role for item, one in given.items()}
+    roles = {
+        (correction.item, correction.expert): _role(store, assay.name, correction)
+        for correction in corrections
+    }
     by_version: defaultdict[str, list[StoredCorrection]] = defaultdict(list)
     told: list[CorrectedItem] = []
     for correction in corrections:
@@ -115,7 +128,9 @@ def corrected_items(
                 version=version, items=len(of_version), classes=class_errors(errors, assay.class_names)
             )
         )
-    with_roles = [replace(one, role=roles.get(Item(image_id=one.image_id, tile=one.tile))) for one in told]
+    with_roles = [
+        replace(one, role=roles.get((Item(image_id=one.image_id, tile=one.tile), one.expert))) for one in told
+    ]
     return tuple(sorted(with_roles, key=lambda one: (one.image_id, one.tile, one.expert))), tuple(proposals)
 
 

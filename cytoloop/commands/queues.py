@@ -12,9 +12,8 @@ import yaml
 from cytoloop.commands.home import Home
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import ConfigError, CytoloopError
-from cytoloop.domain.queue_policy import QueuePolicy, item_name, policy_in_force
-from cytoloop.pipeline.predictors import offers_of
-from labelstudio_config.ranking import strategy_for
+from cytoloop.domain.queue_policy import QueuePolicy, policy_in_force
+from labelstudio_config.ranking import check_policy
 from ml_backend.service import find_queue
 
 Source = Literal["applied", "assay file", "defaults"]
@@ -46,8 +45,7 @@ def apply_queues(home: Home, path: Path) -> list[QueueInForce]:
         if (assay.name, queue) in found:
             raise ConfigError(f"{where}: queue {assay.name}/{queue} is there twice, expected each once")
         policy = QueuePolicy.from_document({} if document is None else document, where)
-        _check_gold(home, assay, policy, where)
-        _check_strategy(home, assay, policy, where)
+        check_policy(home.store, assay, policy, where)
         found[assay.name, queue] = policy
     for (assay_name, queue), policy in found.items():
         home.store.queues.set(assay_name, queue, policy.document())
@@ -128,28 +126,6 @@ def _queue(home: Home, name: str, where: str) -> tuple[Assay, str]:
         return find_queue(home.store, home.load, name)
     except CytoloopError as error:
         raise ConfigError(f"{where}: {error}") from None
-
-
-def _check_gold(home: Home, assay: Assay, policy: QueuePolicy, where: str) -> None:
-    if not policy.gold:
-        return
-    known = {item_name(item) for item in home.store.images.tasks(assay.name)}
-    unknown = [name for name in policy.gold if name not in known]
-    if unknown:
-        raise ConfigError(
-            f"{where}: key 'gold': item {unknown[0]!r} is not in assay {assay.name!r}; "
-            f"expected <image id>/<tile> of one of its {len(known)} items"
-        )
-
-
-def _check_strategy(home: Home, assay: Assay, policy: QueuePolicy, where: str) -> None:
-    if home.store.assays.get(assay.name)["active_version"] is None:
-        return
-    model = home.store.models.active(assay.name)
-    try:
-        strategy_for(policy, offers_of(model), model.version)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: key 'strategy': {error}") from None
 
 
 def _told(value: Any) -> str:

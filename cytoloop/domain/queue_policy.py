@@ -154,10 +154,6 @@ class QueuePolicy:
             return min(2, max(1, len(self.experts)))
         return self.overlap_readers if role == "overlap" else 1
 
-    def is_gold(self, item: Item) -> bool:
-        """Whether the policy lists the item among those whose mask is known."""
-        return item_name(item) in self.gold
-
     def expert(self, asked: str | None, queue: str) -> Expert | None:
         """The expert of that name or e-mail; None where the queue is one list that everyone shares.
 
@@ -204,6 +200,7 @@ def item_named(name: str) -> Item:
 _ITEM = re.compile(r".+/\d+")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 _LONGEST_NAME = 64
+LONGEST_LEASE = 365 * 24 * 60
 
 
 def _is_count(value: Any) -> bool:
@@ -237,7 +234,7 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "experts": (lambda value: isinstance(value, tuple), "a list of name and email"),
     "size": _COUNT,
     "cap": _COUNT_OR_NONE,
-    "lease_minutes": (_is_positive, "minutes above 0"),
+    "lease_minutes": (lambda value: _is_positive(value) and value <= LONGEST_LEASE, "minutes, up to a year"),
     "minutes": (lambda value: value is None or _is_positive(value), "minutes above 0, or nothing"),
     **dict.fromkeys(SHARES, (_is_share, "a share from 0 to 1")),
     "contest_canvas": _one_of(get_args(Canvas)),

@@ -41,7 +41,8 @@ def readings(store: Store, assay: Assay) -> dict[Item, list[StoredCorrection]]:
             if (asked := answered.get((item, reading.mask))) is None
             or not any(o.expert != reading.expert and o.annotated_at > asked for o in of_item)
         ]
-        found[item] = left
+        # two who each answered a doubt about the other's mask: what was said last holds
+        found[item] = left or of_item[-1:]
     return found
 
 

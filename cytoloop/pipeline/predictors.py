@@ -55,17 +55,16 @@ class CipMasks:
         self._store = store
         self._assay = assay
         self._cip = cip
-        self._masks = store.images.weak_labels(assay.name, recipe_digest(cip), code_version)
-        self._confidences = store.images.weak_confidences(assay.name, recipe_digest(cip), code_version)
+        self._made_by = recipe_digest(cip), code_version
 
     def get(self, record: ImageRecord) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
         """``mask_HW``, and ``confidence_HW`` where several teachers voted."""
-        digest = self._masks.get(record.image_id)
-        if digest is None:
+        stored = self._store.images.weak_label(self._assay.name, record.image_id, *self._made_by)
+        if stored is None:
             weak = make_weak_label(read_image(record, self._assay), record.image_key, self._cip)
             return weak.mask_HW, weak.confidence_HW
-        sure = self._confidences.get(record.image_id)
-        return self._store.masks.get(digest), None if sure is None else self._store.masks.get(sure)
+        mask, sure = stored
+        return self._store.masks.get(mask), None if sure is None else self._store.masks.get(sure)
 
 
 class CipPredictor:

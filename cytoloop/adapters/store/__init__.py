@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cytoloop.adapters.masks import Masks
@@ -48,9 +50,15 @@ class Store:
         self.publications = Publications(self._file)
         self.predictions = Predictions(home / "predictions.sqlite3")
         self.scores = Scores(self.predictions.file)
-        self.worklist = Worklist(self.images, self.corrections, self.leases, self.scores)
+        self.worklist = Worklist(self.images, self.corrections, self.leases, self.scores, self.predictions)
         self.inbox = Inbox(home / "inbox.sqlite3")
         self.masks = Masks(home / "masks")
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """What is written to the store inside is written whole or not at all; not predictions and the inbox."""
+        with self._file.transaction():
+            yield
 
     def check(self) -> list[str]:
         """``PRAGMA quick_check`` of all three databases; what is wrong, empty if nothing is."""

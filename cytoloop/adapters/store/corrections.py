@@ -180,6 +180,13 @@ class Corrections:
         )
         return None if row is None else (Item(image_id=row["image_id"], tile=row["tile"]), row["expert"])
 
+    def latest_items(self, assay: str, limit: int) -> list[Item]:
+        """Items of the last so many revisions, each once, the latest first."""
+        rows = self._file.db.query(
+            "SELECT image_id, tile FROM corrections WHERE assay = ? ORDER BY id DESC LIMIT ?", [assay, limit]
+        )
+        return list(dict.fromkeys(Item(image_id=row["image_id"], tile=row["tile"]) for row in rows))
+
     def was_deleted(self, assay: str, item: Item) -> bool:
         """Whether an annotation of the item was ever deleted."""
         sql = "SELECT 1 FROM corrections WHERE assay = ? AND image_id = ? AND tile = ? AND kind = 'deleted'"

@@ -196,6 +196,18 @@ class Images:
         )
         return {row["image_id"]: row["mask"] for row in rows}
 
+    def weak_label(
+        self, assay: str, image_id: str, recipe_digest: str, code_version: str
+    ) -> tuple[str, str | None] | None:
+        """Digests of one image's mask and of its confidence, where teachers voted; None if it has none."""
+        row = one(
+            self._file.db,
+            "SELECT mask, confidence FROM weak_labels WHERE assay = ? AND image_id = ? AND recipe_digest = ? "
+            "AND code_version = ?",
+            [assay, image_id, recipe_digest, code_version],
+        )
+        return None if row is None else (row["mask"], row["confidence"])
+
     def weak_confidences(self, assay: str, recipe_digest: str, code_version: str) -> dict[str, str]:
         """Digest of the confidence by ``image_id``, of those weak labels that teachers voted for."""
         rows = self._file.db.query(

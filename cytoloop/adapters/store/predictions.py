@@ -57,6 +57,14 @@ class Predictions:
         )
         return _prediction(row) if row else None
 
+    def confidences(self, assay: str, version: str, items: Iterable[Item]) -> dict[Item, float]:
+        """Label Studio's score of these items, those that have a prediction."""
+        sql = (
+            "SELECT confidence FROM predictions WHERE assay = ? AND version = ? AND image_id = ? AND tile = ?"
+        )
+        found = ((item, one(self.file.db, sql, [assay, version, item.image_id, item.tile])) for item in items)
+        return {item: row["confidence"] for item, row in found if row is not None}
+
     def ranked(self, assay: str, version: str) -> list[tuple[Item, float, float, str]]:
         """(item, score, confidence, reason) of every item, the most doubtful first."""
         rows = self.file.db.query(

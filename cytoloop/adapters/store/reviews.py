@@ -84,8 +84,8 @@ class Reviews:
             ORDER BY score DESC, image_id, tile, id""",
             [assay],
         )
-        readings = self._corrections.readings(assay)
-        asked = (_review(row) for row in rows)
+        asked = [_review(row) for row in rows]
+        readings = self._corrections.readings(assay) if asked else {}
         standing = (
             review
             for review in asked

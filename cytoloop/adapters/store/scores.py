@@ -162,10 +162,10 @@ class Scores:
                     f"UPDATE scores_{ranking} SET is_open = ? WHERE image_id = ? AND tile = ?", keys
                 )
 
-    def forget(self, assay: str, version: str) -> None:
-        """Drop a version's rankings."""
+    def forget(self, assay: str, version: str, strategy: str | None = None) -> None:
+        """Drop a version's rankings, or that of one strategy."""
         with self._bulk() as db:
-            for ranking in _rankings(db, assay, version):
+            for ranking in _rankings(db, assay, version, strategy):
                 with self._file.transaction():
                     _drop(db, ranking)
 

@@ -15,6 +15,7 @@ from typing import Literal
 from cytoloop.adapters.store.corrections import Corrections
 from cytoloop.adapters.store.images import Images
 from cytoloop.adapters.store.leases import Leases
+from cytoloop.adapters.store.predictions import Predictions
 from cytoloop.adapters.store.scores import Scored, Scores
 from cytoloop.domain.queue_policy import Return
 from cytoloop.domain.types import Item, Lease, Split
@@ -39,7 +40,15 @@ class Listed:
 class Worklist:
     """What to open next."""
 
-    def __init__(self, images: Images, corrections: Corrections, leases: Leases, scores: Scores) -> None:
+    def __init__(
+        self,
+        images: Images,
+        corrections: Corrections,
+        leases: Leases,
+        scores: Scores,
+        predictions: Predictions,
+    ) -> None:
+        self._predictions = predictions
         self._images = images
         self._corrections = corrections
         self._leases = leases
@@ -67,7 +76,11 @@ class Worklist:
         """
         held = {lease.item: lease for lease in self._leases.held(assay, queue, expert)}
         scored = self._scores.get(assay, version, strategy, held)
-        order = sorted(held, key=lambda i: (scored[i].candidate.confidence if i in scored else math.inf, i))
+        # as Label Studio was told, whichever strategy ranks this queue: one score a task orders every tab
+        told = self._predictions.confidences(assay, version, held)
+        for item in held:
+            told.setdefault(item, scored[item].candidate.confidence if item in scored else math.inf)
+        order = sorted(held, key=lambda item: (told[item], item))
         tasks = self._images.tasks_of(assay, order)
         found = [_held(held[item], scored.get(item), tasks[item]) for item in order if item in tasks][:limit]
         if len(found) == limit or is_leased_only:
