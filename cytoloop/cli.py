@@ -729,6 +729,7 @@ def bench(context: Context, names: tuple[str, ...], items: int) -> None:
 
     \b
     worklist   a queue over a million items: the list, claims, scoring everything anew
+    scores     what each score costs beside a plain prediction
     \b
     cytoloop bench worklist --items 100000
     """

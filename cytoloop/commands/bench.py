@@ -337,5 +337,31 @@ def _peak_gb() -> float:
     return peak / (1e9 if sys.platform == "darwin" else 1e6)  # bytes on macOS, kilobytes on Linux
 
 
-BENCHMARKS: Mapping[str, Callable[[BenchOptions, Progress], Measured]] = {"worklist": bench_worklist}
+# --- scores: what doubt costs ------------------------------------------------------------------------------
+
+SCORE_BAR, PASSES_BAR = 1.2, 6.0
+
+
+def bench_scores(_: BenchOptions, tell: Progress) -> Measured:
+    """What each score costs beside a plain prediction of the same image, on a CPU."""
+    from cytoloop.commands.bench_scores import score_costs
+
+    costs = score_costs(tell)
+    plain = costs.pop("plain prediction")
+    bars = {"entropy, effort and reason": SCORE_BAR, "eight whole passes": PASSES_BAR}
+    ratios = (
+        Figure(name=name, value=seconds / plain, unit="x a prediction", bar=bars.get(name))
+        for name, seconds in costs.items()
+    )
+    title = (
+        f"Scores of a field of 680 x 512, width 16; processor time, load {os.getloadavg()[0]:.1f} at the end"
+    )
+    told = Figure(name="plain prediction", value=plain, unit="s")
+    return Measured(name="scores", title=title, figures=(told, *ratios))
+
+
+BENCHMARKS: Mapping[str, Callable[[BenchOptions, Progress], Measured]] = {
+    "worklist": bench_worklist,
+    "scores": bench_scores,
+}
 """Function by name."""

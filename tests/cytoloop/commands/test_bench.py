@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cytoloop import cli
-from cytoloop.commands import bench
+from cytoloop.commands import bench, bench_scores
 from cytoloop.commands.bench import BenchOptions, Figure, Measured, run_benchmarks
 from cytoloop.domain.errors import InputError
 
@@ -78,3 +78,17 @@ def test_a_benchmark_that_is_not_known_is_refused_with_those_that_are(
     with pytest.raises(InputError, match=r"benchmark 'sleep' is not known; expected one of \['worklist'\]"):
         run_benchmarks(["worklist", "sleep"], BenchOptions(items=1000), lambda *_: None)
     assert run(["sleep"], capsys)[0] == 1
+
+
+def test_scores_are_measured_against_a_plain_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_scores, "ROUNDS", 1)
+    monkeypatch.setattr(bench_scores, "FIELDS", 1)
+    monkeypatch.setattr(bench_scores, "LEARNING_STEPS", 1)
+    (found,) = run_benchmarks(["scores"], BenchOptions(), lambda *step: None)
+    values = {figure.name: figure.value for figure in found.figures}
+    assert values["plain prediction"] > 0
+    assert values["augmentation"] > 2, "three more predictions"
+    assert {figure.name for figure in found.figures if figure.bar is not None} == {
+        "entropy, effort and reason",
+        "eight whole passes",
+    }
