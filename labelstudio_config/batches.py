@@ -17,6 +17,7 @@ from cytoloop.domain.strategies import COLD_START
 from cytoloop.domain.types import HELD_OUT, Item, ItemRole, Lease
 from cytoloop.domain.worklist import MOST_COMPARED, Candidate, Choice, choose_batch
 from cytoloop.pipeline.minutes import minutes_model
+from labelstudio_config.canvas import LEADING
 from labelstudio_config.ranking import MAKING, policies_of
 
 OFFERED_PER_PLACE = 6
@@ -210,7 +211,9 @@ def _second_readings(
 
 
 def _as_choice(role: ItemRole, candidate: Candidate) -> Choice:
-    return Choice(candidate=candidate, role=role.role, canvas=role.canvas, readers=role.readers)
+    """A further reading of an item; one that was first given to a single expert for another reason is overlap now."""
+    again = role.role if role.role in LEADING else "overlap"
+    return Choice(candidate=candidate, role=again, canvas=role.canvas, readers=role.readers)
 
 
 def _reviews(

@@ -73,6 +73,7 @@ def claim(
     if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
         raise InputError(f"claim: minutes is {minutes}, expected a finite number above 0")
     user_id(label_studio, holder)  # before anything is leased
+    _clear_tabs(label_studio, store, assay)
     # One at a time, whatever the process: two who choose at once choose the same items, and one has to again.
     with exclusive(store.home, f"{assay.name}.handout"):
         room = policy.most_held - len(store.leases.held(assay.name, queue, holder))
@@ -93,6 +94,7 @@ def refill(label_studio: LabelStudio, store: Store, assay: Assay, now: datetime 
     """
     now = now or datetime.now(UTC)
     end_leases(label_studio, store, assay, now)
+    _clear_tabs(label_studio, store, assay)
     given = 0
     for queue, policy in policies_of(store, assay).items():
         _take_back(label_studio, store, assay, queue, policy)
@@ -107,7 +109,6 @@ def refill(label_studio: LabelStudio, store: Store, assay: Assay, now: datetime 
 def _refill_one(
     label_studio: LabelStudio, store: Store, assay: Assay, queue: str, holder: str, now: datetime
 ) -> bool:
-    withdraw(label_studio, store, assay, queue, holder, left_over(store, assay, queue, holder))
     held = {lease.item for lease in store.leases.held(assay.name, queue, holder)}
     tasks = store.images.tasks_of(assay.name, held)
     if not any(item in tasks for item in held):
@@ -117,6 +118,13 @@ def _refill_one(
     if tab is None or not held <= set(tab.items):
         show_tab(label_studio, store, assay, queue, holder)
     return False
+
+
+def _clear_tabs(label_studio: LabelStudio, store: Store, assay: Assay) -> None:
+    """Take out of every tab what its expert lost, before anyone else is given it."""
+    for queue, policy in policies_of(store, assay).items():
+        for holder in holders(policy):
+            withdraw(label_studio, store, assay, queue, holder, left_over(store, assay, queue, holder))
 
 
 def _take_back(

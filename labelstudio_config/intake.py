@@ -310,6 +310,8 @@ def forget_tasks(store: Store, assay: str, task_ids: set[int]) -> int:
         if tasks.get(lease.item) in task_ids:
             now = datetime.now(UTC)
             _ = store.leases.expire(lease.id, now) or store.leases.release(lease.id, lease.expert, now)
+            # while it has a task: flagged closed, it would not come up once it is imported again
+            store.worklist.note(assay, [lease.item])
     for task_id in sorted(task_ids):
         for annotation_id in store.corrections.living_annotations(assay, task_id):
             buried += bury(store, assay, annotation_id)

@@ -97,6 +97,10 @@ def rank_everything(
     main, *others = strategies_for(store, assay, predictor.offers, version)
     needs = (needs_of([main, *others]) | _ALWAYS) & predictor.offers
     there = store.scores.strategies(assay.name, version)
+    for abandoned in there:  # the policy changed while it was made
+        if abandoned.startswith(MAKING) and abandoned != MAKING + main.name:
+            store.scores.forget(assay.name, version, abandoned)
+    there = store.scores.strategies(assay.name, version)
     name = _begin(store, assay, version, main, others, there)
     new = [strategy for strategy in others if strategy.name not in there]
     minutes = minutes_model(store, assay.name)

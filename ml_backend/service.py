@@ -270,7 +270,10 @@ def worklist(
         deleted=policy.deleted,
     )
     roles = store.leases.roles(assay.name, [one.item for one in listed if one.lease is not None])
-    reviews = {review.item: review.reason for review in store.reviews.open(assay.name)}
+    reviews: dict[Item, str] = {}
+    for review in store.reviews.open(assay.name):  # the most pressing first
+        if review.expert != holder:
+            reviews.setdefault(review.item, review.reason)
     tab = store.handouts.tab(assay.name, queue, holder)
     page = f"{label_studio_url}/projects/{row['project_id']}/data?"
     if tab is not None:

@@ -25,8 +25,8 @@ from labelstudio_config.client import LabelStudioClient
 from labelstudio_config.doubt_maps import lacking_doubts, show_doubts
 from labelstudio_config.handout import refill
 from labelstudio_config.intake import Intake
-from labelstudio_config.publish import resume
-from labelstudio_config.ranking import policies_of, rank_everything, strategy_for
+from labelstudio_config.publish import rescore, resume
+from labelstudio_config.ranking import policies_of, rank_everything, strategies_for, strategy_for
 from trainer.cycle import Cycle, CycleOutcome, CyclePolicy, Progress
 from trainer.telling import report_folder, tell
 
@@ -110,6 +110,11 @@ class Trainer:
         if not wanted <= set(there) or min(counts) < items:
             predictor = load_predictor(self.store, self._registry, assay, model, self._settings.device)
             made = rank_everything(self.store, assay, predictor)
+            if (
+                there
+                and strategies_for(self.store, assay, predictor.offers, model.version)[0].name not in there
+            ):
+                rescore(self._label_studio, self.store, assay, model.version)
             logger.info("ranked again assay=%s images=%d", assay.name, made)
 
     def _draw_missing_doubts(self, assay: Assay) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
 
+import numpy as np
+
 from cytoloop.adapters.assays import load_assay
 from cytoloop.domain.cip import make_weak_label
 from cytoloop.domain.scoring import Look, score_item
@@ -35,7 +37,7 @@ def score_costs(tell: Callable[[str, int, int], None]) -> dict[str, float]:
 
     assay = load_assay("rosella")
     tell("learn", 0, 1)
-    images = [simulate_field("reference-1", 1, index).image_CHW for index in range(FIELDS)]
+    images = [simulate_field("reference-1", 1, index).image_CHW.astype(np.float32) for index in range(FIELDS)]
     items = [
         TrainingItem(image_CHW=image, mask_HW=make_weak_label(image, str(number), assay.cip).mask_HW)
         for number, image in enumerate(images)

@@ -234,7 +234,10 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "experts": (lambda value: isinstance(value, tuple), "a list of name and email"),
     "size": _COUNT,
     "cap": _COUNT_OR_NONE,
-    "lease_minutes": (lambda value: _is_positive(value) and value <= LONGEST_LEASE, "minutes, up to a year"),
+    "lease_minutes": (
+        lambda value: _is_positive(value) and value <= LONGEST_LEASE,
+        "minutes above 0, up to a year",
+    ),
     "minutes": (lambda value: value is None or _is_positive(value), "minutes above 0, or nothing"),
     **dict.fromkeys(SHARES, (_is_share, "a share from 0 to 1")),
     "contest_canvas": _one_of(get_args(Canvas)),

@@ -188,7 +188,8 @@ def _all() -> Mapping[str, Strategy]:
 STRATEGIES: Mapping[str, Strategy] = _all()
 """Every strategy by name. There is no ``random/minute``: a draw that favours short items is none."""
 
-DEFAULT_STRATEGY = "entropy"
+DEFAULT_STRATEGY = "random+diverse"
+"""The winner of the study in ``docs/ranking.md``; doubt costs an expert more minutes than it saves there."""
 COLD_START = "entropy+diverse"
 """What ranks the items of a CIP where the queue's strategy needs a network: how much outline there is to
 doubt, spread over what looks different."""

@@ -42,7 +42,7 @@ from trainer.schedule import Trainer
 pytestmark = [pytest.mark.studio, pytest.mark.timeout(600)]
 
 W, H = 340, 256
-QUEUE = QueuePolicy(size=10)
+QUEUE = QueuePolicy(strategy="entropy", size=10)
 
 
 def quiet(what: str, done: int, total: int) -> None:

@@ -29,7 +29,7 @@ from labelstudio_config.tabs import show_tab, view_title
 from ml_backend.service import worklist
 
 NEW = "cdl-20260101-0123abcd"
-TWO = QueuePolicy.all_ranked(size=4, experts=(ADA, BOB))
+TWO = QueuePolicy.all_ranked(strategy="entropy", size=4, experts=(ADA, BOB))
 USER = {ADA.email: EXPERT["id"], BOB.email: OTHER_EXPERT["id"]}
 
 
@@ -161,7 +161,7 @@ def test_an_e_mail_is_the_same_in_capitals(tiny: Tiny) -> None:
 
 def test_two_queues_never_hold_one_item(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.assay = replace(tiny.assay, queues=("a", "b"))
-    tiny.publish_active(QueuePolicy.all_ranked(size=5))
+    tiny.publish_active(QueuePolicy.all_ranked(strategy="entropy", size=5))
     a, b = (set(tiny.held(queue=queue)) for queue in ("a", "b"))
     assert len(a) == len(b) == 5
     assert not a & b
@@ -282,7 +282,7 @@ def test_the_ranked_items_are_those_with_the_highest_scores(tiny: Tiny) -> None:
 
 
 def test_a_claim_gives_what_is_asked_for_up_to_the_cap(tiny: Tiny) -> None:
-    tiny.publish_active(QueuePolicy.all_ranked(size=3, cap=5, experts=(ADA, BOB)))
+    tiny.publish_active(QueuePolicy.all_ranked(strategy="entropy", size=3, cap=5, experts=(ADA, BOB)))
     given = claim(tiny.studio, tiny.store, tiny.assay, "default", ADA.email, count=1)
     assert [lease.expert for lease in given] == [ADA.email]
     assert len(claim(tiny.studio, tiny.store, tiny.assay, "default", "ada")) == 1, "by name, up to the cap"
@@ -293,7 +293,7 @@ def test_a_claim_gives_what_is_asked_for_up_to_the_cap(tiny: Tiny) -> None:
 
 
 def test_a_claim_keeps_to_a_budget_of_minutes(tiny: Tiny) -> None:
-    tiny.publish_active(QueuePolicy.all_ranked(size=1, cap=9, experts=(ADA, BOB)))
+    tiny.publish_active(QueuePolicy.all_ranked(strategy="entropy", size=1, cap=9, experts=(ADA, BOB)))
     ranking = (tiny.name, tiny.active(), "entropy")
     minutes = {one.item: one.candidate.minutes or 0.0 for one in tiny.store.scores.all(*ranking)}
     budget = 3.5 * min(minutes.values())
@@ -312,7 +312,7 @@ def test_an_expert_who_takes_twice_the_minutes_gets_half_the_work(tiny: Tiny) ->
             lead_time_s=240.0 if number % 2 else 60.0,
         )
         tiny.store.handouts.add_timing(tiny.name, number, timing)
-    tiny.publish_active(QueuePolicy.all_ranked(size=8, minutes=10.0, experts=(ADA, BOB)))
+    tiny.publish_active(QueuePolicy.all_ranked(strategy="entropy", size=8, minutes=10.0, experts=(ADA, BOB)))
     ranking = (tiny.name, tiny.active(), "entropy")
     at_fixed_prices = {
         expert: sum(
@@ -554,7 +554,7 @@ def test_the_list_does_not_tell_what_the_model_saw_of_an_item_that_is_to_judge_i
 
 
 def test_a_correction_that_is_doubted_goes_to_another_expert(tiny: Tiny) -> None:
-    tiny.publish_active(replace(TWO, size=10, cap=10))
+    tiny.publish_active(replace(TWO, size=4))  # one of four: more than a tenth
     item = tiny.held(ADA.email)[0]
     submit(tiny, item, ADA)
     mask = tiny.standing(item).mask
@@ -567,6 +567,9 @@ def test_a_correction_that_is_doubted_goes_to_another_expert(tiny: Tiny) -> None
     look(tiny)
     assert item in tiny.held(BOB.email)
     assert item not in tiny.held(ADA.email)
+    (entry,) = (e for e in api(tiny, BOB) if (e.image_id, e.tile) == (item.image_id, item.tile))
+    assert entry.reason == "a second look at a correction; odd"
+    assert entry.url.endswith("&labeling=1"), "where the first mask is not seen"
     assert [lease.role for lease in tiny.store.leases.of_item(tiny.name, item)] == ["ranked", "review"]
     stream, handed_out = tiny.studio.open_tab(title(tiny, BOB)), []
     while (given := next_item(tiny, stream, BOB)) is not None:
@@ -593,6 +596,78 @@ def test_gold_items_come_to_every_expert_once(tiny: Tiny) -> None:
     for expert in (ADA, BOB):
         assert set(gold) <= set(seen[expert.email])
         assert len(seen[expert.email]) == len(set(seen[expert.email]))
+
+
+def test_what_two_experts_read_becomes_gold(tiny: Tiny) -> None:
+    """Without being listed; what one alone has read does not."""
+    first, second, alone = [item for item in tiny.items() if tiny.split_of(item) == "train"][:3]
+    for item, reader in ((first, 77), (first, 78), (second, 77), (second, 78), (alone, 77)):
+        tiny.correct(item, completed_by=reader)
+    tiny.intake.drain()
+    tiny.publish_active(replace(TWO, size=8, gold_share=0.25))
+    for expert in (ADA, BOB):
+        held = tiny.store.leases.held(tiny.name, expert=expert.email)
+        assert {lease.item for lease in held if lease.role == "gold"} == {first, second}
+        assert alone not in {lease.item for lease in held}
+
+
+def expire_all(tiny: Tiny) -> None:
+    """Everything that is held was held in vain."""
+    end_leases(tiny.studio, tiny.store, tiny.assay, after(hours=5))
+    assert tiny.held() == []
+
+
+def urls(tiny: Tiny, expert: Expert) -> dict[Item, str]:
+    return {Item(image_id=e.image_id, tile=e.tile): e.url for e in api(tiny, expert)}
+
+
+def test_an_item_that_was_first_ranked_is_judged_alone_once_it_is_read_by_several(tiny: Tiny) -> None:
+    """By the second reader too, and once the first is done."""
+    tiny.publish_active(replace(TWO, size=16, experts=(ADA,)))
+    painted = promote(tiny)
+    ranked = tiny.held()
+    assert show_doubts(tiny.store, tiny.assay, painted, ranked) == len(ranked)
+    expire_all(tiny)
+    tiny.set_policy(replace(TWO, overlap_share=0.5))
+    look(tiny)
+    of_ada, of_bob = (tiny.store.leases.held(tiny.name, expert=expert.email) for expert in (ADA, BOB))
+    shared = {lease.item for lease in of_ada if lease.role == "overlap"}
+    assert len(shared) == 2
+    assert {lease.item: lease.role for lease in of_bob if lease.item in shared} == dict.fromkeys(
+        shared, "overlap"
+    )
+    for item in shared:
+        assert tiny.store.leases.roles(tiny.name)[item].role == "ranked", "the item keeps its first role"
+        assert not lacking_or_shown(tiny, item)
+        for expert in (ADA, BOB):
+            assert urls(tiny, expert)[item].endswith("&labeling=1")
+    said = {e.reason for e in api(tiny, BOB) if Item(image_id=e.image_id, tile=e.tile) in shared}
+    assert said == {"read by several experts"}
+    for item in shared:
+        submit(tiny, item, ADA)
+    assert show_doubts(tiny.store, tiny.assay, promote(tiny, "cdl-20260102-4567cdef"), shared) == 0
+    assert not any(lacking_or_shown(tiny, item) for item in shared)
+
+
+def lacking_or_shown(tiny: Tiny, item: Item) -> bool:
+    """Whether an item shows its doubt map, or will as soon as it is drawn."""
+    path = doubt_picture(tiny, item)
+    return not path.is_symlink() or not path.readlink().name.startswith("hidden_")
+
+
+def test_a_gold_item_that_was_first_ranked_is_judged_alone(tiny: Tiny) -> None:
+    tiny.publish_active(replace(TWO, size=16, experts=(ADA,)))
+    painted = promote(tiny)
+    gold = tiny.held()[0]
+    show_doubts(tiny.store, tiny.assay, painted, tiny.held())
+    assert lacking_or_shown(tiny, gold)
+    for item in tiny.held():
+        submit(tiny, item, ADA)
+    tiny.set_policy(replace(TWO, experts=(BOB,), gold_share=0.25, gold=(item_name(gold),)))
+    look(tiny)
+    assert of_role(tiny, "gold") == [gold]
+    assert not lacking_or_shown(tiny, gold)
+    assert urls(tiny, BOB)[gold].endswith("&labeling=1")
 
 
 # --- what lies on an item ---
@@ -763,7 +838,7 @@ def test_a_skipped_item_goes_to_another_or_to_nobody(tiny: Tiny, skipped: Any) -
 
 
 def test_on_a_shared_list_what_one_skipped_is_skipped(tiny: Tiny) -> None:
-    tiny.publish_active(QueuePolicy.all_ranked(size=16))
+    tiny.publish_active(QueuePolicy.all_ranked(strategy="entropy", size=16))
     item = tiny.held()[0]
     skip(tiny, item, BOB)
     assert leases_of(tiny, item) == [(SHARED, "skipped")]
@@ -815,6 +890,80 @@ def test_a_queue_that_gets_experts_takes_back_the_shared_list(tiny: Tiny) -> Non
 
 
 # --- when Label Studio fails in between ---
+
+
+def fail_to_withdraw(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    withdraw_tasks = tiny.studio.withdraw_tasks
+
+    def cut_off(*arguments: Any) -> None:
+        if when == "after":
+            withdraw_tasks(*arguments)
+        raise LabelStudioUnavailable("withdraw_tasks: connection reset")
+
+    monkeypatch.setattr(tiny.studio, "withdraw_tasks", cut_off)
+
+
+def watch_tabs(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever a tab is shown, no item is on another's."""
+    ensure_view = tiny.studio.ensure_view
+
+    def checked(*arguments: Any) -> int:
+        number = ensure_view(*arguments)
+        tabs = [tiny.studio.tab(view["title"]) for view in tiny.studio.views.values()]
+        shown = [task for tasks in tabs for task in tasks]
+        assert len(shown) == len(set(shown)), "an item is on two tabs"
+        return number
+
+    monkeypatch.setattr(tiny.studio, "ensure_view", checked)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("is_leaving", [False, True])
+def test_a_lease_goes_on_until_its_item_is_out_of_sight(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, when: str, is_leaving: bool
+) -> None:
+    """Whether its time is over, or its expert leaves the queue."""
+    tiny.publish_active(replace(TWO, size=8))
+    of_bob = tiny.held(BOB.email)
+    stream = tiny.studio.open_tab(title(tiny, BOB))
+    for item in tiny.held(ADA.email):
+        submit(tiny, item, ADA)
+    if is_leaving:
+        tiny.set_policy(replace(TWO, size=8, experts=(ADA,)))
+    now = after(hours=0 if is_leaving else 5)
+    watch_tabs(tiny, monkeypatch)
+    with monkeypatch.context() as patched:
+        fail_to_withdraw(tiny, patched, when)
+        with pytest.raises(LabelStudioUnavailable):
+            look(tiny, now)
+    assert tiny.held(BOB.email) == of_bob, "it is nobody else's"
+    look(tiny, now)
+    assert tiny.held(ADA.email) == of_bob
+    assert next_item(tiny, stream, BOB) is None
+
+
+@pytest.mark.parametrize("is_claimed", [False, True])
+def test_what_was_given_back_unheard_leaves_its_tab_before_another_gets_it(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, is_claimed: bool
+) -> None:
+    """Label Studio was down when the expert gave it back."""
+    tiny.publish_active(replace(TWO, size=8))
+    of_bob = tiny.held(BOB.email)
+    stream = tiny.studio.open_tab(title(tiny, BOB))
+    for item in tiny.held(ADA.email):
+        submit(tiny, item, ADA)
+    for lease in tiny.store.leases.held(tiny.name):
+        tiny.store.leases.release(lease.id, BOB.email)
+    tiny.store.worklist.note(tiny.name, of_bob)
+    assert sorted(tiny.studio.tab(title(tiny, BOB))) == sorted(map(tiny.task_of, of_bob))
+    watch_tabs(tiny, monkeypatch)
+    if is_claimed:
+        claim(tiny.studio, tiny.store, tiny.assay, "default", ADA.email)
+    else:
+        look(tiny)
+    assert tiny.held(ADA.email) == of_bob
+    assert not set(tab(tiny, BOB)) & set(of_bob)
+    assert next_item(tiny, stream, BOB) is None
 
 
 CALLS_OF_A_CLAIM = [

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,11 @@ from cytoloop.domain.errors import (
 )
 from cytoloop.domain.queue_policy import SHARED, QueuePolicy
 from cytoloop.domain.types import Item
+from labelstudio_config import intake
 from labelstudio_config.handout import refill
 from labelstudio_config.intake import check_identity
 from labelstudio_config.payloads import parse_task_data, prediction_result
+from labelstudio_config.project import import_tasks
 
 A = Item(image_id="P-A01", tile=0)
 B = Item(image_id="P-A01", tile=3)
@@ -399,7 +403,7 @@ def test_the_time_up_to_which_all_is_known_never_goes_back(tiny: Tiny) -> None:
 # --- leases that end ---
 
 
-ALL = QueuePolicy.all_ranked(size=4)
+ALL = QueuePolicy.all_ranked(strategy="entropy", size=4)
 
 
 def lease_states(tiny: Tiny, item: Item) -> list[tuple[str, str]]:
@@ -411,7 +415,7 @@ def leased(tiny: Tiny, expert: str) -> Item:
 
 
 def test_a_submit_and_a_skip_end_the_leases_of_who_did(tiny: Tiny) -> None:
-    tiny.publish_active(QueuePolicy.all_ranked(size=2, experts=(ADA, BOB)))
+    tiny.publish_active(QueuePolicy.all_ranked(strategy="entropy", size=2, experts=(ADA, BOB)))
     of_ada, of_bob = leased(tiny, ADA.email), leased(tiny, BOB.email)
     tiny.correct(of_ada)
     tiny.studio.annotate(tiny.task_of(of_bob), [], was_cancelled=True, completed_by=OTHER_EXPERT["id"])
@@ -421,7 +425,7 @@ def test_a_submit_and_a_skip_end_the_leases_of_who_did(tiny: Tiny) -> None:
 
 
 def test_what_another_submits_does_not_end_an_experts_lease(tiny: Tiny) -> None:
-    tiny.publish_active(QueuePolicy.all_ranked(size=2, experts=(ADA, BOB)))
+    tiny.publish_active(QueuePolicy.all_ranked(strategy="entropy", size=2, experts=(ADA, BOB)))
     item = leased(tiny, ADA.email)
     tiny.correct(item, completed_by=OTHER_EXPERT["id"])
     tiny.intake.drain()
@@ -490,7 +494,104 @@ def test_the_lease_of_a_deleted_task_is_given_back(tiny: Tiny, is_told: bool) ->
     assert tiny.held() == others
 
 
+def test_work_renews_leases_by_the_policys_minutes_and_never_by_more(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often: what lasts longer with each submit would never be handed on."""
+    tiny.publish_active(QueuePolicy.all_ranked(strategy="entropy", size=5, lease_minutes=240, experts=(ADA,)))
+    hour = timedelta(hours=1)
+    last = datetime.now(UTC)
+    for _ in range(3):
+        last += hour
+        monkeypatch.setattr(intake, "datetime", clock_at(last))
+        tiny.correct(leased(tiny, ADA.email))
+        tiny.intake.drain()
+        held = tiny.store.leases.held(tiny.name, expert=ADA.email)
+        assert {lease.expires_at for lease in held} == {last + 4 * hour}
+    assert len(held) == 2
+
+
+def clock_at(moment: datetime) -> type[datetime]:
+    """A datetime class whose present is that moment."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return moment.astimezone(tz)
+
+    return Clock
+
+
+@pytest.mark.parametrize("is_skip", [False, True])
+def test_a_correction_and_the_end_of_its_lease_are_stored_together(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, is_skip: bool
+) -> None:
+    """The event is applied again after a crash, and is taken for known if half of it was stored."""
+    tiny.publish_active(QueuePolicy.all_ranked(strategy="entropy", size=2, experts=(ADA,)))
+    item = leased(tiny, ADA.email)
+    tiny.correct(item, was_cancelled=is_skip)
+
+    def fail(*arguments: Any) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tiny.store.leases, "finish", fail)
+        with pytest.raises(sqlite3.OperationalError):
+            tiny.intake.drain()
+    assert kinds(tiny) == []
+    assert lease_states(tiny, item) == [(ADA.email, "held")]
+    assert tiny.intake.drain() == 1
+    assert kinds(tiny) == ["skipped" if is_skip else "submitted"]
+    assert lease_states(tiny, item) == [(ADA.email, "skipped" if is_skip else "done")]
+
+
+def test_a_deletion_and_the_lease_it_opens_again_are_stored_together(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.publish_active(QueuePolicy.all_ranked(strategy="entropy", size=2, experts=(ADA,)))
+    item = leased(tiny, ADA.email)
+    annotation_id = tiny.correct(item)
+    tiny.intake.drain()
+    tiny.studio.delete_annotation(annotation_id)
+
+    def fail(*arguments: Any) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tiny.store.leases, "reopen", fail)
+        with pytest.raises(sqlite3.OperationalError):
+            tiny.intake.drain()
+    assert kinds(tiny) == ["submitted"]
+    assert tiny.intake.drain() == 1
+    assert kinds(tiny) == ["submitted", "deleted"]
+    assert lease_states(tiny, item) == [(ADA.email, "released")]
+
+
 # --- tasks that go ---
+
+
+@pytest.mark.parametrize("state", ["held", "submitted", "skipped"])
+def test_the_item_of_a_deleted_task_comes_back_once_it_is_imported_again(tiny: Tiny, state: str) -> None:
+    tiny.publish_active(QueuePolicy.all_ranked(strategy="entropy", size=2, experts=(ADA,)))
+    item = leased(tiny, ADA.email)
+    if state != "held":
+        tiny.correct(item, was_cancelled=state == "skipped")
+        tiny.intake.drain()
+    tiny.studio.delete_task(tiny.task_of(item))
+    tiny.intake.drain()
+    assert lease_states(tiny, item) == [(ADA.email, "released")]
+    import_tasks(tiny.studio, tiny.store, tiny.assay)  # type: ignore[arg-type]
+    for _ in range(len(tiny.items())):
+        if item in tiny.held(ADA.email):
+            break
+        for other in tiny.held(ADA.email):
+            tiny.correct(other)
+        tiny.intake.drain()
+        refill(tiny.studio, tiny.store, tiny.assay)
+    assert lease_states(tiny, item) == [(ADA.email, "released"), (ADA.email, "held")]
+    tab = next(view for view in tiny.studio.views.values() if view["user"] == EXPERT["id"])
+    assert tiny.task_of(item) in tab["tasks"]
+    assert tiny.studio.scores()[tiny.task_of(item)] is not None
 
 
 @pytest.mark.parametrize("is_told", [True, False])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,9 @@ def test_the_window_is_what_is_leased_and_the_most_doubtful_of_each_queue(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publishing, "WINDOW", 3)
-    tiny.publish_active(QueuePolicy.all_ranked(size=4, contest_share=0.5, validation_share=0.5))
+    tiny.publish_active(
+        QueuePolicy.all_ranked(strategy="entropy", size=4, contest_share=0.5, validation_share=0.5)
+    )
     publish(tiny.studio, tiny.store, tiny.assay, tiny.add_version(NEW))
     ranked = tiny.store.worklist.open_items(tiny.name, NEW, "entropy", "train", 3)
     window = {*tiny.held(), *(scored.item for scored in ranked)}
@@ -83,7 +86,7 @@ def test_what_is_finished_is_neither_pushed_nor_listed(tiny: Tiny) -> None:
     done = next(item for item in tiny.items() if item.image_id == "P-A03")
     tiny.correct(done)
     tiny.intake.drain()
-    tiny.publish_active(QueuePolicy(size=100))
+    tiny.publish_active(QueuePolicy(strategy="entropy", size=100))
     assert tiny.task_of(done) not in tiny.studio.prediction_tasks(3, tiny.active())
     assert done not in tiny.held()
     check_invariant(tiny, 15)
@@ -137,7 +140,7 @@ def test_publishing_again_pushes_nothing_twice(tiny: Tiny) -> None:
 
 
 def test_a_version_that_lacks_what_a_queue_ranks_by_is_not_published(tiny: Tiny) -> None:
-    tiny.publish_active(QueuePolicy(size=8, strategy="mutual-information"))
+    tiny.publish_active(replace(BATCH, strategy="mutual-information"))
     old = tiny.active()
     with pytest.raises(ConfigError, match=f"needs a network trained with dropout, which version {NEW} lacks"):
         publish(tiny.studio, tiny.store, tiny.assay, tiny.add_version(NEW))
@@ -203,7 +206,8 @@ def cut_off(studio: FakeLabelStudio, call: int, when: str, begin: Any) -> None:
 
 CALLS_OF_A_PUBLICATION = [
     *("prediction_tasks", "push_predictions", "push_predictions"),
-    *("prediction_tasks", "model_versions", "set_model_version", "prediction_tasks"),  # the leased ones again
+    *("prediction_tasks", "replace_predictions"),  # what was leased meanwhile, on its canvas
+    *("model_versions", "set_model_version"),
     *("model_versions", "delete_model_version", "model_versions"),
 ]
 
@@ -222,7 +226,7 @@ def test_a_publication_cut_off_anywhere_is_finished_or_undone(
     version = tiny.add_version(NEWER)
     cut_off(tiny.studio, call, when, lambda: publish(tiny.studio, tiny.store, tiny.assay, version))
     recover(tiny)
-    committed = call > 6 or (call == 6 and when == "after")
+    committed = call > 7 or (call == 7 and when == "after")
     assert tiny.active() == (NEWER if committed else NEW)
     check_invariant(tiny, WINDOW, kept=NEW if committed else cip)
     assert tiny.store.leases.held(tiny.name) == leased, "no crash takes an item from anyone"
@@ -300,14 +304,14 @@ def test_what_is_leased_while_a_version_is_pushed_has_its_scores(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Held-out items are in no window; an expert claims them between push and commit."""
-    tiny.publish_active(QueuePolicy.all_ranked(size=4))
+    tiny.publish_active(QueuePolicy.all_ranked(strategy="entropy", size=4))
     cip = tiny.active()
     push_some = tiny.studio.push_predictions
 
     def claim_meanwhile(project_id: int, predictions: Any) -> int:
         monkeypatch.setattr(tiny.studio, "push_predictions", push_some)
         kept = push_some(project_id, predictions)
-        tiny.set_policy(QueuePolicy.all_ranked(size=8, contest_share=0.5))
+        tiny.set_policy(QueuePolicy.all_ranked(strategy="entropy", size=8, contest_share=0.5))
         assert claim(tiny.studio, tiny.store, tiny.assay, "default", None)
         return kept
 

@@ -12,9 +12,12 @@ from tiny import BATCH, Painted, Tiny, add_plate, make_tiny, write_fields
 from cytoloop.domain.errors import ConfigError
 from cytoloop.domain.expected_effort import Timing
 from cytoloop.domain.queue_policy import QueuePolicy
+from cytoloop.domain.strategies import Need
 from cytoloop.domain.types import Item
 from cytoloop.pipeline.predictors import load_predictor
+from labelstudio_config.batches import ranked_by
 from labelstudio_config.ranking import (
+    MAKING,
     policies_of,
     rank_everything,
     strategies_for,
@@ -187,6 +190,57 @@ def test_a_ranking_that_was_cut_off_after_a_change_is_completed(tiny: Tiny) -> N
     assert tiny.store.scores.count(tiny.name, NEW, "margin") == 16
 
 
+class PowerCut(Exception):
+    """The process ends here."""
+
+
+class Cut(Painted):
+    """A network that ends the process when it is to look at the last image."""
+
+    def look(self, record, needs):  # type: ignore[no-untyped-def]
+        if record.image_id == "P-A04":
+            raise PowerCut
+        return super().look(record, needs)
+
+
+def test_while_items_are_looked_at_anew_the_old_ranking_stays_in_force(tiny: Tiny) -> None:
+    """Half a ranking would hand out the best of that half."""
+    offers: tuple[Need, ...] = ("network", "dropout", "cip")
+    tiny.set_policy(replace(BATCH, strategy="margin"))
+    rank_everything(tiny.store, tiny.assay, tiny.add_version(NEW, offers))
+    before = order(tiny, "margin")
+    policy = replace(BATCH, strategy="mutual-information")
+    tiny.set_policy(policy)
+    cut = Cut(NEW, tiny.truth, offers)
+    with pytest.raises(PowerCut):
+        rank_everything(tiny.store, tiny.assay, cut)
+    assert cut.looks == 3
+    assert f"{MAKING}mutual-information" in tiny.store.scores.strategies(tiny.name, NEW)
+    assert ranked_by(tiny.store, tiny.assay, policy, NEW) == "margin"
+    assert order(tiny, "margin") == before
+    painted = Painted(NEW, tiny.truth, offers)
+    assert rank_everything(tiny.store, tiny.assay, painted) == 1, "it goes on where it was"
+    assert ranked_by(tiny.store, tiny.assay, policy, NEW) == "mutual-information"
+    assert tiny.store.scores.count(tiny.name, NEW, "mutual-information") == 16
+    assert tiny.store.scores.strategies(tiny.name, NEW) == ["margin", "mutual-information"]
+
+
+def test_half_a_ranking_is_no_source_of_another(tiny: Tiny) -> None:
+    """The policy changed once more, while items were looked at anew."""
+    offers: tuple[Need, ...] = ("network", "dropout", "cip")
+    rank_everything(tiny.store, tiny.assay, tiny.add_version(NEW, offers))
+    cut = Cut(NEW, tiny.truth, offers)
+    for strategy in ("mutual-information", "mutual-information/minute"):
+        policy = replace(BATCH, strategy=strategy)
+        tiny.set_policy(policy)
+        with pytest.raises(PowerCut):
+            rank_everything(tiny.store, tiny.assay, cut)
+        assert ranked_by(tiny.store, tiny.assay, policy, NEW) == "entropy"
+    rank_everything(tiny.store, tiny.assay, Painted(NEW, tiny.truth, offers))
+    assert tiny.store.scores.count(tiny.name, NEW, strategy) == 16
+    assert ranked_by(tiny.store, tiny.assay, policy, NEW) == strategy
+
+
 def test_a_strategy_that_needs_what_a_network_lacks_is_refused(tiny: Tiny) -> None:
     tiny.set_policy(QueuePolicy(strategy="mutual-information/minute"))
     painted = tiny.add_version(NEW)
@@ -214,11 +268,11 @@ def test_the_policy_of_the_home_goes_before_the_assay_files(tiny: Tiny) -> None:
     tiny.assay = replace(
         tiny.assay, queues=("a", "b", "c"), queue_policies={"a": {"size": 3}, "b": {"size": 4}}
     )
-    tiny.set_policy(QueuePolicy(size=5), "b")
+    tiny.set_policy(QueuePolicy(strategy="entropy", size=5), "b")
     assert {q: policy.size for q, policy in policies_of(tiny.store, tiny.assay).items()} == {
         "a": 3,
         "b": 5,
-        "c": QueuePolicy().size,
+        "c": QueuePolicy(strategy="entropy").size,
     }
 
 

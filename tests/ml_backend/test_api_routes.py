@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes import OTHER_EXPERT
 from flask.testing import FlaskClient
-from tiny import ADA, BATCH, BOB, Painted, Tiny, make_tiny
+from tiny import ADA, BATCH, BOB, Tiny, make_tiny
 
 from cytoloop.domain.errors import AccessDenied, ConfigError
-from cytoloop.domain.queue_policy import SHARED, QueuePolicy
+from cytoloop.domain.queue_policy import SHARED, QueuePolicy, item_name
 from cytoloop.domain.types import Item
+from labelstudio_config.handout import refill
 from labelstudio_config.publish import publish
 from labelstudio_config.tabs import view_title
 from ml_backend.access import ApiTokens, add_token, same_secret, token_digest
@@ -193,7 +195,7 @@ def test_an_expert_sees_its_own_list_only(web: FlaskClient) -> None:
 # --- leases ---
 
 
-TWO = QueuePolicy.all_ranked(size=2, cap=3, experts=(ADA, BOB))
+TWO = QueuePolicy.all_ranked(strategy="entropy", size=2, cap=3, experts=(ADA, BOB))
 
 
 def ask(
@@ -302,6 +304,22 @@ def test_who_gives_an_item_back_sees_it_no_more(tiny: Tiny, web: FlaskClient) ->
     assert "lease 999: was never given" in ask(web, "DELETE", "/api/v1/leases/999", "expert", 404)["error"]
 
 
+def test_what_is_given_back_while_label_studio_is_down_leaves_the_tab_at_the_next_look(
+    tiny: Tiny, web: FlaskClient
+) -> None:
+    tiny.publish_active(TWO)
+    first, second = get(web, "/api/v1/worklist", "service", expert=BOB.email)["entries"][:2]
+    title = view_title(tiny.store, tiny.assay, "default", BOB.email)
+    next_task = tiny.studio.open_tab(title)
+    tiny.studio.is_down = True
+    ask(web, "DELETE", f"/api/v1/leases/{first['lease']}", "admin", 503)
+    tiny.studio.is_down = False
+    assert leases(tiny, BOB.email) == [second["lease"]]
+    refill(tiny.studio, tiny.store, tiny.assay)
+    assert tiny.studio.tab(title) == [second["task_id"]]
+    assert next_task(OTHER_EXPERT["id"]) == second["task_id"], "a page that is open shows it no more"
+
+
 def test_the_last_item_that_is_given_back_leaves_the_tab_too(tiny: Tiny, web: FlaskClient) -> None:
     tiny.publish_active(replace(TWO, size=1))
     (lease,) = leases(tiny, ADA.email)
@@ -375,24 +393,33 @@ def test_a_policy_of_no_queue(web: FlaskClient) -> None:
     assert "queue 'night' is not known" in get(web, "/api/v1/queues/night", "admin", 400)["error"]
 
 
-def test_a_strategy_that_the_network_in_force_cannot_serve_is_refused(
-    tiny: Tiny, web: FlaskClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_strategy_that_the_network_in_force_cannot_serve_is_refused(tiny: Tiny, web: FlaskClient) -> None:
     tiny.publish_active()
     body = {"strategy": "mutual-information"}
     ask(
         web, "PUT", "/api/v1/queues/default", "admin", 200, body
     )  # CIP: stood in for, until there is a network
     tiny.set_policy(BATCH)
-    painted: Painted = tiny.add_version("cdl-20260101-0123abcd")
-    publish(tiny.studio, tiny.store, tiny.assay, painted)
-    monkeypatch.setattr(backend_of(web)._active, "predictor", lambda assay: painted)
+    publish(tiny.studio, tiny.store, tiny.assay, tiny.add_version("cdl-20260101-0123abcd"))
     said = ask(web, "PUT", "/api/v1/queues/default", "admin", 400, body)["error"]
     assert said == (
-        "strategy mutual-information needs a network trained with dropout, "
+        "queue 'default': key 'strategy': strategy mutual-information needs a network trained with dropout, "
         "which version cdl-20260101-0123abcd lacks"
     )
     assert tiny.store.queues.policy(tiny.name, "default") == BATCH.document()
+
+
+def test_gold_items_of_a_policy_are_items_of_the_assay(tiny: Tiny, web: FlaskClient) -> None:
+    tiny.publish_active()
+    known = item_name(tiny.items()[0])
+    body = {"gold_share": 0.1, "gold": [known, "P-H12/0"]}
+    said = ask(web, "PUT", "/api/v1/queues/default", "admin", 400, body)["error"]
+    assert said == (
+        "queue 'default': key 'gold': item 'P-H12/0' is not in assay 'tiny'; "
+        "expected <image id>/<tile> of one of its 16 items"
+    )
+    assert tiny.store.queues.policy(tiny.name, "default") == BATCH.document()
+    ask(web, "PUT", "/api/v1/queues/default", "admin", 200, {**body, "gold": [known]})
 
 
 # --- models, cycles, reports, probes ---

@@ -173,7 +173,7 @@ def test_stored_predictions_come_back_in_the_order_asked(tiny: Tiny, web: FlaskC
 
 def test_what_lies_on_an_item_is_what_it_was_handed_out_with(tiny: Tiny, web: FlaskClient) -> None:
     """Label Studio may ask for any task: the model's mask must not show where CIP's or nothing is to."""
-    policy = QueuePolicy.all_ranked(size=8, contest_share=0.25, blank_share=0.25)
+    policy = QueuePolicy.all_ranked(strategy="entropy", size=8, contest_share=0.25, blank_share=0.25)
     tiny.publish_active(policy)
     version = "cdl-20260101-0123abcd"
     nothing = {image_id: np.zeros_like(mask_HW) for image_id, mask_HW in tiny.truth.items()}

@@ -58,7 +58,9 @@ cip:
 display: {scope: image}
 training: smoke
 """
-BATCH = QueuePolicy.all_ranked(size=8, contest_share=0.25, validation_share=0.125, audit_share=0.125)
+BATCH = QueuePolicy.all_ranked(
+    strategy="entropy", size=8, contest_share=0.25, validation_share=0.125, audit_share=0.125
+)
 """Two contest items, one of validation, one at random, four ranked: whole numbers, so that nothing is left to chance."""
 ADA, BOB = (Expert(name=u["email"].split("@")[0].title(), email=u["email"]) for u in (EXPERT, OTHER_EXPERT))
 """The two users of the Label Studio in memory."""
@@ -88,7 +90,7 @@ class Painted:
         self,
         version: str,
         masks: dict[str, NDArray[np.uint8]],
-        offers: Collection[Need] = ("network",),
+        offers: Collection[Need] = ("network", "features"),
     ) -> None:
         self.version = version
         self.offers: frozenset[Need] = frozenset(offers)
@@ -107,6 +109,7 @@ class Painted:
             mutual_information_HW=np.full(prob_KHW.shape[1:], 0.1, np.float32)
             if "dropout" in needs
             else None,
+            features_FHW=prob_KHW[:, ::8, ::8] if "features" in needs else None,
             cip_HW=np.zeros(prob_KHW.shape[1:], np.uint8) if "cip" in needs else None,
         )
 
@@ -184,7 +187,7 @@ class Tiny:
         refill(self.studio, self.store, self.assay)
         return shown
 
-    def add_version(self, version: str, offers: Collection[Need] = ("network",)) -> Painted:
+    def add_version(self, version: str, offers: Collection[Need] = ("network", "features")) -> Painted:
         """Register a candidate that says the truth."""
         old = self.store.models.active(self.name)
         self.store.models.add(

@@ -376,7 +376,7 @@ def test_with_too_few_contest_wells_the_candidates_wait(tiny: Tiny, said: Said) 
 
 def test_contest_items_that_wait_for_their_second_reader_do_not_count(tiny: Tiny, said: Said) -> None:
     said.by_method = {"cdl": said.nothing, "joint": said.nothing}
-    tiny.set_policy(QueuePolicy.all_ranked(size=8, contest_share=1.0, experts=(ADA, BOB)))
+    tiny.set_policy(QueuePolicy.all_ranked(strategy="entropy", size=8, contest_share=1.0, experts=(ADA, BOB)))
     refill(tiny.studio, tiny.store, tiny.assay)
     asked = tiny.held(ADA.email)
     assert asked == tiny.held(BOB.email), "both read every contest item"

@@ -23,7 +23,7 @@ from trainer.presets import smoke
 from trainer.schedule import Trainer, build
 
 POLICY = CyclePolicy(preset="smoke")
-QUEUE = QueuePolicy.all_ranked(size=4, contest_share=0.25)
+QUEUE = QueuePolicy.all_ranked(strategy="entropy", size=4, contest_share=0.25)
 
 
 @pytest.fixture

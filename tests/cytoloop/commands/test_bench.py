@@ -75,7 +75,9 @@ def test_a_bar_that_is_missed_is_told_and_is_no_error(
 def test_a_benchmark_that_is_not_known_is_refused_with_those_that_are(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(InputError, match=r"benchmark 'sleep' is not known; expected one of \['worklist'\]"):
+    with pytest.raises(
+        InputError, match=r"benchmark 'sleep' is not known; expected one of \['worklist', 'scores'\]"
+    ):
         run_benchmarks(["worklist", "sleep"], BenchOptions(items=1000), lambda *_: None)
     assert run(["sleep"], capsys)[0] == 1
 

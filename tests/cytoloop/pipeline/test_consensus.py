@@ -142,6 +142,18 @@ def test_who_looks_again_at_an_own_mask_replaces_it(home: SmallHome) -> None:
     np.testing.assert_array_equal(home.store.masks.get(found.mask), mask((1, 4)))
 
 
+def test_who_insists_on_a_mask_in_doubt_that_was_confirmed_is_heard(home: SmallHome) -> None:
+    """Each of two said the same after the doubt: neither may make the other's mask, and so all, go."""
+    flagged = save(home, ADA, mask((1, 2)))
+    ask(home, ADA, flagged)
+    look_again(home, BOB, mask((1, 2)))
+    later = datetime.now(UTC) + timedelta(minutes=10)
+    assert save(home, ADA, mask((1, 2)), annotated_at=later) == flagged
+    held = agreed(home.store, home.assay)[ITEM]
+    np.testing.assert_array_equal(home.store.masks.get(held.mask), mask((1, 2)))
+    assert held.expert == ADA, "said last"
+
+
 # --- what counts -------------------------------------------------------------------------------------
 
 
