@@ -314,9 +314,13 @@ def test_predictions_that_were_deleted_are_made_again(tiny: Tiny, worker: Traine
 
 def test_a_look_ranks_by_the_strategy_that_a_queue_follows_now(tiny: Tiny, worker: Trainer) -> None:
     version = tiny.active()
+    worker.look(100)
     tiny.set_policy(replace(QUEUE, strategy="random"))
     worker.look(100)
     assert "random" in tiny.store.scores.strategies(tiny.name, version)
+    items = {task: item for item, task in tiny.store.images.tasks(tiny.name).items()}
+    told = {items[p["task"]]: p["score"] for p in tiny.studio.predictions.values()}
+    assert told == tiny.store.predictions.confidences(tiny.name, version, told), "the tabs go by it at once"
     for item in tiny.held():
         tiny.correct(item)
     worker.look(100)
