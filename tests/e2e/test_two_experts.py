@@ -48,6 +48,7 @@ NAME, QUEUE = "rosella", "default"
 W, H = 340, 256
 ADA, BOB = "ada@example.com", "bob@example.com"
 POLICY = {
+    "strategy": "entropy",
     "experts": [{"name": "Ada", "email": ADA}, {"name": "Bob", "email": BOB}],
     "size": 12,
     "cap": 40,

@@ -109,6 +109,7 @@ def test_predictions_that_are_lost_are_made_again(tiny: Tiny) -> None:
 
 def test_images_that_come_later_join_every_queues_ranking(tiny: Tiny, tmp_path: Path) -> None:
     tiny.assay = replace(tiny.assay, queues=("a", "b"))
+    tiny.set_policy(QueuePolicy(strategy="entropy"), "a")
     tiny.set_policy(QueuePolicy(strategy="margin"), "b")
     painted = tiny.add_version(NEW)
     rank_everything(tiny.store, tiny.assay, painted)

@@ -62,11 +62,11 @@ def test_what_holds_is_applied_or_of_the_assay_file_or_the_default(home: Home, t
     ]
     apply_queues(home, write(tmp_path, {"day": {"minutes": 30}, "rosella/default": {"gold": ["A/3"]}}))
     day, night, rosella = queues_in_force(home)
-    assert (day.source, day.policy) == ("applied", QueuePolicy(strategy="entropy", minutes=30)), (
+    assert (day.source, day.policy) == ("applied", QueuePolicy(minutes=30)), (
         "the file's policy is not mixed in"
     )
-    assert (night.source, night.policy) == ("defaults", QueuePolicy(strategy="entropy"))
-    assert (rosella.source, rosella.policy) == ("applied", QueuePolicy(strategy="entropy", gold=("A/3",)))
+    assert (night.source, night.policy) == ("defaults", QueuePolicy())
+    assert (rosella.source, rosella.policy) == ("applied", QueuePolicy(gold=("A/3",)))
     assert [q.name for q in queues_in_force(home, "night")] == ["mine/night"]
 
 
