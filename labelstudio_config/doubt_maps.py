@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from cytoloop.adapters.store import Store
 from cytoloop.domain.assay import Assay
-from cytoloop.domain.scoring import entropy
 from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.types import ImageRecord, Item
+from cytoloop.pipeline.judging import doubt_of
 from cytoloop.pipeline.predictors import Predictor
 from labelstudio_config.canvas import hidden_doubts
 from labelstudio_config.doubt import lacks_map
@@ -38,7 +38,7 @@ def show_doubts(store: Store, assay: Assay, predictor: Predictor, items: Iterabl
         for image_id, of_image in sorted(by_image.items()):
             record = store.images.get(assay.name, image_id)
             prob_KHW = predictor.predict(record)
-            doubt_HW = np.clip(entropy(prob_KHW) / np.log(len(prob_KHW)), 0, 1)
+            doubt_HW = doubt_of(prob_KHW)
             mask_HW = prob_KHW.argmax(axis=0).astype(np.uint8)
             tiles = tiles_of(record.height, record.width, assay.tiling)
             # asked again: an item may have been leased since, to be judged alone

@@ -13,13 +13,12 @@ from cytoloop.commands.results import plate_of, use_one_thread, weakly_labelled
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import ConfigError
 from cytoloop.domain.strategies import Need, needs_of, strategy_named
-from trainer.learning.page import LearningSummary, write_learning
+from trainer.learning.page import RANDOM, LearningSummary, write_learning
 from trainer.learning.setting import Setting, setting, stages_of
 from trainer.learning.simulation import Places, finished, learn, make_base
 from trainer.results.datasets import BUILDERS, Dataset, labelled_folder, open_dataset
 
 Tell = Callable[[str, int, int], None]
-RANDOM = "random"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,6 +78,14 @@ def predicted_masks(
             yield item, pred_HW[tiles[item.tile].slices]
 
 
+def doubt_of(prob_KHW: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Entropy of each pixel as a share of its maximum ln K: 0 (sure) … 1 (no idea), shape (H, W)."""
+    doubt_HW: NDArray[np.float32] = np.clip(entropy(prob_KHW) / np.log(len(prob_KHW)), 0, 1).astype(
+        np.float32
+    )
+    return doubt_HW
+
+
 def doubt_maps(
     store: Store, assay: Assay, predictor: Predictor, items: Iterable[Item]
 ) -> dict[Item, NDArray[np.float32]]:
@@ -92,7 +100,7 @@ def doubt_maps(
     for image_id, of_image in groupby(sorted(items), key=lambda item: item.image_id):
         record = store.images.get(assay.name, image_id)
         prob_KHW = predictor.predict(record)
-        doubt_HW = np.clip(entropy(prob_KHW) / np.log(len(prob_KHW)), 0, 1).astype(np.float32)
+        doubt_HW = doubt_of(prob_KHW)
         tiles = tiles_of(record.height, record.width, assay.tiling)
         for item in of_image:
             doubts[item] = doubt_HW[tiles[item.tile].slices]

@@ -19,11 +19,12 @@ import numpy as np
 from fakes import EXPERT, OTHER_EXPERT, PROJECT, FakeLabelStudio
 from numpy.typing import NDArray
 
-from cytoloop.adapters.assays import load_assay
-from cytoloop.adapters.images import write_png
+from cytoloop.adapters.assays import load_assay, read_assay
+from cytoloop.adapters.images import palette_of, write_mask, write_png
 from cytoloop.adapters.plates import read_plate
 from cytoloop.adapters.registry import Registry
 from cytoloop.adapters.store import Store
+from cytoloop.commands.weak_label import weak_label_command
 from cytoloop.config import Settings
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.queue_policy import Expert, QueuePolicy
@@ -232,6 +233,23 @@ def write_fields(folder: Path, wells: list[str]) -> dict[str, NDArray[np.uint8]]
             write_png(folder / f"P-{well}_c{channel}.png", grey_HW)
         truth[f"P-{well}"] = mask_HW
     return truth
+
+
+def write_labelled_plate(folder: Path, fields: int) -> tuple[Assay, Path]:
+    """A plate of so many wells with its truth in ``labels``, and the CIP's masks in ``weak`` beside it."""
+    (folder / "tiny.yaml").write_text(ASSAY, encoding="utf-8")
+    assay = read_assay(folder / "tiny.yaml")
+    plate = folder / "plate"
+    for sub in ("images", "labels"):
+        (plate / sub).mkdir(parents=True)
+    for seed in range(fields):
+        image_CHW, mask_HW = draw(seed)
+        name = f"p1_{'ABCDEFGH'[seed]}01f01"
+        for channel in range(2):
+            write_png(plate / "images" / f"{name}_c{channel}.png", image_CHW[channel])
+        write_mask(plate / "labels" / f"{name}.png", mask_HW, palette_of(assay))
+    weak_label_command(plate, folder / "weak", assay)
+    return assay, plate
 
 
 def add_plate(tiny: Tiny, folder: Path) -> None:

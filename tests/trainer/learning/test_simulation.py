@@ -7,11 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import ASSAY, draw
+from tiny import write_labelled_plate
 
-from cytoloop.adapters.assays import read_assay
-from cytoloop.adapters.images import palette_of, write_mask, write_png
-from cytoloop.commands.weak_label import weak_label_command
 from cytoloop.domain.errors import ConfigError, InputError, PlateError
 from trainer.learning.page import write_learning
 from trainer.learning.setting import Setting, setting, stages_of
@@ -32,18 +29,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     folder = tmp_path_factory.mktemp("learning")
-    (folder / "tiny.yaml").write_text(ASSAY, encoding="utf-8")
-    assay = read_assay(folder / "tiny.yaml")
-    plate = folder / "plate"
-    for sub in ("images", "labels"):
-        (plate / sub).mkdir(parents=True)
-    for seed in range(FIELDS):
-        image_CHW, mask_HW = draw(seed)
-        name = f"p1_{'ABCDEFGH'[seed]}01f01"
-        for channel in range(2):
-            write_png(plate / "images" / f"{name}_c{channel}.png", image_CHW[channel])
-        write_mask(plate / "labels" / f"{name}.png", mask_HW, palette_of(assay))
-    weak_label_command(plate, folder / "weak", assay)
+    assay, plate = write_labelled_plate(folder, FIELDS)
     return labelled_folder(plate, folder / "weak", assay)
 
 

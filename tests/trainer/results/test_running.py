@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import ASSAY, draw
+from tiny import write_labelled_plate
 
-from cytoloop.adapters.assays import read_assay
-from cytoloop.adapters.images import palette_of, read_mask, write_mask, write_png
+from cytoloop.adapters.images import read_mask
 from cytoloop.adapters.plates import read_plate
-from cytoloop.commands.weak_label import weak_label_command
 from cytoloop.domain.assay import IGNORE
 from trainer.presets import smoke
 from trainer.results import running
@@ -37,18 +35,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     folder = tmp_path_factory.mktemp("study")
-    (folder / "tiny.yaml").write_text(ASSAY, encoding="utf-8")
-    assay = read_assay(folder / "tiny.yaml")
-    plate = folder / "plate"
-    for sub in ("images", "labels"):
-        (plate / sub).mkdir(parents=True)
-    for seed in range(FIELDS):
-        image_CHW, mask_HW = draw(seed)
-        name = f"p1_{'ABCDEFGH'[seed]}01f01"
-        for channel in range(2):
-            write_png(plate / "images" / f"{name}_c{channel}.png", image_CHW[channel])
-        write_mask(plate / "labels" / f"{name}.png", mask_HW, palette_of(assay))
-    weak_label_command(plate, folder / "weak", assay)
+    assay, plate = write_labelled_plate(folder, FIELDS)
     records = sorted(read_plate(plate, assay), key=lambda record: record.image_id)
     fold = Fold(train=tuple(records[:4]), validation=tuple(records[4:6]), test=tuple(records[6:]))
     return Dataset(
