@@ -378,7 +378,8 @@ class FakeLabelStudio:
                 annotation["parent_prediction"] = None
 
     def _tick(self) -> str:
-        self._now += timedelta(milliseconds=1)
+        """The present, but never a moment twice: a copy of a server that was made minutes ago lives now."""
+        self._now = max(datetime.now(UTC), self._now + timedelta(milliseconds=1))
         return self._now.isoformat().replace("+00:00", "Z")
 
     def _check(self, project_id: int) -> None:
