@@ -757,9 +757,7 @@ def backend(context: Context, host: str, port: int) -> None:
 @click.option(
     "--every",
     type=click.IntRange(1),
-    default=20,
-    show_default=True,
-    help="Corrections after which a cycle is due.",
+    help="Corrections after which a cycle is due [each assay's triggers].",
 )
 @click.option(
     "--look",
@@ -770,10 +768,13 @@ def backend(context: Context, host: str, port: int) -> None:
     help="Seconds between two looks.",
 )
 @shared
-def trainer(context: Context, every: int, look_every_s: int) -> None:
+def trainer(context: Context, every: int | None, look_every_s: int) -> None:
     """The scheduled process alone: looks, and runs a cycle when one is due.
 
+    What makes one due is in each assay's file, under trainer.triggers.
+
     \b
+    cytoloop trainer
     cytoloop trainer --every 20
     """
     from cytoloop.commands.servers import run_trainer

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.interval import IntervalTrigger
@@ -19,6 +20,8 @@ from cytoloop.adapters.store import Store
 from cytoloop.config import Settings
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import CytoloopError, LabelStudioUnavailable
+from cytoloop.domain.trainer_policy import TrainerPolicy, Triggers
+from cytoloop.domain.types import CycleKind
 from cytoloop.nn.fit import TrainingCancelled
 from cytoloop.pipeline.predictors import CipPredictor, load_predictor
 from labelstudio_config.client import LabelStudioClient
@@ -27,8 +30,12 @@ from labelstudio_config.handout import refill
 from labelstudio_config.intake import Intake
 from labelstudio_config.publish import rescore, resume
 from labelstudio_config.ranking import policies_of, rank_everything, strategies_for, strategy_for
-from trainer.cycle import Cycle, CycleOutcome, CyclePolicy, Progress
+from trainer.bringing import Brought, bring_into_force, version_to_bring
+from trainer.cycle import Cycle, CycleCancelled, CycleOutcome, Progress
+from trainer.isolation import ChildProcess
+from trainer.runs import Runner
 from trainer.telling import report_folder, tell
+from trainer.triggers import due
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +44,31 @@ LOOK_EVERY_S = 15
 
 
 class Trainer:
-    """The scheduled process: looks, and runs a cycle where one was asked for or corrections came in."""
+    """The scheduled process: looks, and runs a cycle where one was asked for or is due.
 
-    def __init__(self, settings: Settings, policy: CyclePolicy | None = None) -> None:
+    Parameters
+    ----------
+    policy : TrainerPolicy, optional
+        Instead of each assay's.
+    preset : str, optional
+        Instead of each assay's.
+    train : Runner, optional
+        Does the training runs; default: child processes within the policy's limits.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        policy: TrainerPolicy | None = None,
+        *,
+        preset: str | None = None,
+        train: Runner | None = None,
+    ) -> None:
         url, token = settings.need_label_studio()
         self._settings = settings
-        self._policy = policy or CyclePolicy()
+        self._policy = policy
+        self._preset = preset
+        self._train = train
         self.store = Store(settings.home)
         self._registry = Registry(settings.home / "models")
         self._label_studio = LabelStudioClient(url, token)
@@ -51,25 +77,15 @@ class Trainer:
         self._stopping = threading.Event()
         self._seen: set[str] = set()
 
-    def look(self, every: int) -> None:
+    def look(self, every: int | None = None) -> None:
         """One look: repair, reconcile, refill; then run what is queued or due.
 
         Parameters
         ----------
-        every : int
-            Ask for a cycle by itself once this many corrections are new, of whichever wells: those of
-            contest wells may decide for a candidate that waits.
+        every : int, optional
+            Corrections after which a cycle is due, instead of each policy's triggers.
         """
-        away: set[str] = set()
-        for name in self.store.assays.names():
-            try:
-                with exclusive(self.store.home, name):
-                    self._look_at(self.load(name), every)
-            except LabelStudioUnavailable as error:
-                logger.warning("look put off assay=%s: %s", name, error)
-                away.add(name)
-            except CytoloopError as error:
-                logger.error("look failed assay=%s: %s", name, error)
+        away = {name for name in self.store.assays.names() if not self._look_after(name, every)}
         for row in self.store.cycles.queued():
             if self._stopping.is_set():
                 return
@@ -80,11 +96,25 @@ class Trainer:
             except CytoloopError as error:
                 logger.error("cycle failed id=%s: %s", row["id"], error)
 
-    def _look_at(self, assay: Assay, every: int) -> None:
+    def _look_after(self, name: str, every: int | None) -> bool:
+        """Look at one assay; False if Label Studio is away."""
+        try:
+            with exclusive(self.store.home, name):
+                self._look_at(self.load(name), every)
+        except LabelStudioUnavailable as error:
+            logger.warning("look put off assay=%s: %s", name, error)
+            return False
+        except CytoloopError as error:
+            logger.error("look failed assay=%s: %s", name, error)
+        return True
+
+    def _look_at(self, assay: Assay, every: int | None) -> None:
         is_first = assay.name not in self._seen
         for cycle_id in self.store.cycles.close_abandoned(assay.name):
             logger.warning("cycle abandoned id=%s", cycle_id)
-            self.store.cycles.ask(assay.name, "restart")
+            left = self.store.cycles.get(cycle_id)
+            why = f"cycle {cycle_id} was cut off at step {left['step']!r}"
+            self.store.cycles.ask(assay.name, "restart", why, kind=left["kind"], target=left["target"])
         self._intake.drain()
         # The first look is at everything: what was refused once may be mended by now.
         self._intake.reconcile(assay, everything=is_first)
@@ -126,30 +156,32 @@ class Trainer:
             shown = show_doubts(self.store, assay, predictor, lacking)
             logger.info("doubt maps drawn assay=%s items=%d", assay.name, shown)
 
-    def _ask_if_due(self, assay: Assay, every: int) -> None:
-        # A failed cycle counts too: what made it fail would else make it fail again at every look.
-        ended = ("done", "failed")
-        last = [
-            c
-            for c in self.store.cycles.all(assay.name)
-            if c["state"] in ended and c["outcome"] != "abandoned"
-        ]
-        since = last[-1]["started_at"] if last else ""
-        new = sum(
-            r["kind"] == "submitted" and r["received_at"] > since
-            for r in self.store.corrections.revisions(assay.name)
-        )
-        if new >= every:
-            logger.info("cycle due assay=%s new_corrections=%d", assay.name, new)
-            self.store.cycles.ask(assay.name, "schedule")
+    def _ask_if_due(self, assay: Assay, every: int | None) -> None:
+        triggers = self.policy_of(assay).triggers if every is None else Triggers(corrections=every)
+        why = due(self.store, assay, triggers)
+        if why is not None:
+            logger.info("cycle due assay=%s: %s", assay.name, why)
+            self.store.cycles.ask(assay.name, "schedule", why)
 
-    def run_now(self, assay: str, asked_by: str, progress: Progress | None = None) -> CycleOutcome:
+    def policy_of(self, assay: Assay) -> TrainerPolicy:
+        """By which an assay is trained here."""
+        return self._policy or assay.trainer
+
+    def run_now(
+        self,
+        assay: str,
+        asked_by: str,
+        progress: Progress | None = None,
+        *,
+        kind: CycleKind = "train",
+        target: str | None = None,
+    ) -> CycleOutcome | Brought:
         """Ask for a cycle and run it in this process, before anyone else can."""
         with exclusive(self.store.home, assay, on_wait=lambda: logger.warning("waiting assay=%s", assay)):
             self.store.cycles.close_abandoned(assay)
-            return self._run(self.store.cycles.ask(assay, asked_by), progress)
+            return self._run(self.store.cycles.ask(assay, asked_by, kind=kind, target=target), progress)
 
-    def run_one(self, cycle_id: str, progress: Progress | None = None) -> CycleOutcome | None:
+    def run_one(self, cycle_id: str, progress: Progress | None = None) -> CycleOutcome | Brought | None:
         """Run one queued cycle to its report; None if another process took it meanwhile."""
         assay = self.store.cycles.get(cycle_id)["assay"]
         with exclusive(self.store.home, assay):
@@ -157,13 +189,14 @@ class Trainer:
                 return None
             return self._run(cycle_id, progress)
 
-    def _run(self, cycle_id: str, progress: Progress | None) -> CycleOutcome:
+    def _run(self, cycle_id: str, progress: Progress | None) -> CycleOutcome | Brought:
         """The cycle's row says how it ended, whatever happens.
 
         What is not the cycle's fault (Label Studio away, this process told to stop) leaves it
         *abandoned*: it does not use up the corrections that were the reason for it.
         """
-        assay = self.load(self.store.cycles.get(cycle_id)["assay"])
+        row = self.store.cycles.get(cycle_id)
+        assay = self.load(row["assay"])
         self.store.cycles.start(cycle_id)
 
         def note(step: str, share: float) -> None:
@@ -171,32 +204,91 @@ class Trainer:
             if progress:
                 progress(step, share)
 
+        try:
+            outcome = (
+                self._train_cycle(assay, cycle_id, note) if row["kind"] == "train" else self._bring(row, note)
+            )
+        except BaseException as error:
+            self._close_failed(row, error)
+            raise
+        report = None
+        if isinstance(outcome, CycleOutcome):
+            report = str(report_folder(assay.name, cycle_id))
+        self.store.cycles.finish(cycle_id, "done", outcome.outcome, outcome.reason, report)
+        logger.info("cycle done id=%s outcome=%s: %s", cycle_id, outcome.outcome, outcome.reason)
+        if isinstance(outcome, CycleOutcome) and outcome.is_behind:
+            self.store.cycles.ask(
+                assay.name, "schedule", "corrections that came in while a run was interrupted"
+            )
+        return outcome
+
+    def _train_cycle(self, assay: Assay, cycle_id: str, note: Progress) -> CycleOutcome:
+        policy = self.policy_of(assay)
+        device = policy.limits.device or self._settings.device
         cycle = Cycle(
             self.store,
             self._registry,
             self._label_studio,
             self._intake,
             assay,
-            self._policy,
+            policy,
+            self._train or ChildProcess(self._settings.home, policy.limits, self._settings.log_level),
+            preset=self._preset,
+            device=device,
+            progress=note,
+            cancelled=lambda: self._stopping.is_set() or self._is_called_off(cycle_id),
+            meanwhile=lambda: self._meanwhile(assay.name),
+        )
+        outcome = cycle.run(cycle_id)
+        tell(self.store, outcome)
+        return outcome
+
+    def _bring(self, row: Mapping[str, Any], note: Progress) -> Brought:
+        assay = self.load(row["assay"])
+        resume(self._label_studio, self.store, assay)
+        model = version_to_bring(self.store, assay.name, row["kind"], row["target"])
+        self.store.cycles.set_target(row["id"], model.version)
+        return bring_into_force(
+            self.store,
+            self._registry,
+            self._label_studio,
+            assay,
+            row["kind"],
+            model.version,
+            row["asked_by"],
             device=self._settings.device,
             progress=note,
-            cancelled=self._stopping.is_set,
         )
-        try:
-            outcome = cycle.run(cycle_id)
-            tell(self.store, outcome)
-        except BaseException as error:
-            passing = (LabelStudioUnavailable, TrainingCancelled)
-            is_ours = isinstance(error, Exception) and not isinstance(error, passing)
-            reason = str(error) if isinstance(error, CytoloopError) else f"{type(error).__name__}: {error}"
-            self.store.cycles.finish(cycle_id, "failed", "failed" if is_ours else "abandoned", reason)
-            if not is_ours:
-                self.store.cycles.ask(assay.name, "retry")
-            raise
-        report = str(report_folder(assay.name, cycle_id))
-        self.store.cycles.finish(cycle_id, "done", outcome.outcome, outcome.reason, report)
-        logger.info("cycle done id=%s outcome=%s: %s", cycle_id, outcome.outcome, outcome.reason)
-        return outcome
+
+    def _is_called_off(self, cycle_id: str) -> bool:
+        return self.store.cycles.cancelled_by(cycle_id) is not None
+
+    def _close_failed(self, row: Mapping[str, Any], error: BaseException) -> None:
+        """Say in a cycle's row how it failed, and ask for it again where that was not its own fault."""
+        by = self.store.cycles.cancelled_by(row["id"])
+        if by is not None and isinstance(error, (CycleCancelled, TrainingCancelled)):
+            self.store.cycles.finish(row["id"], "failed", "cancelled", f"cancelled by {by}")
+            return
+        passing = (LabelStudioUnavailable, TrainingCancelled, CycleCancelled)
+        is_ours = isinstance(error, Exception) and not isinstance(error, passing)
+        reason = str(error) if isinstance(error, CytoloopError) else f"{type(error).__name__}: {error}"
+        self.store.cycles.finish(row["id"], "failed", "failed" if is_ours else "abandoned", reason)
+        if not is_ours:
+            why = f"cycle {row['id']} was put off: {reason}"
+            target = self.store.cycles.get(row["id"])["target"]
+            self.store.cycles.ask(row["assay"], "retry", why, kind=row["kind"], target=target)
+
+    def _meanwhile(self, training: str) -> None:
+        """While one assay trains: whoever goes back to an older version of it is served, and others are looked at."""
+        for row in self.store.cycles.queued():
+            if row["assay"] == training and row["kind"] != "train":
+                try:
+                    self._run(row["id"], None)
+                except CytoloopError as error:
+                    logger.error("cycle failed id=%s: %s", row["id"], error)
+        for name in self.store.assays.names():
+            if name != training:
+                self._look_after(name, None)
 
     def stop(self) -> None:
         """Ask a training that runs to end at its next step."""

@@ -97,7 +97,7 @@ def _report(store: Store, outcome: CycleOutcome, folder: Path) -> CycleReport:
         else SnapshotSummary(
             digest=snapshot.digest,
             corrections=sum(r.source == "correction" and r.split == "train" for r in snapshot.rows),
-            weak_labels=sum(r.source == "weak" for r in snapshot.rows),
+            weak_labels=sum(r.source == "weak" and r.split == "train" for r in snapshot.rows),
             held_out_items=sum(c.split != "train" for c in standing),
         ),
         runs=tuple(_run(trained) for trained in outcome.trained),
@@ -272,6 +272,9 @@ def _shown(outcome: CycleOutcome) -> dict[str, str]:
         shown.setdefault(version, "CIP" if version != outcome.active_before else "CIP, in use before")
     if outcome.challenger is not None:
         shown.setdefault(outcome.challenger, f"{_called(outcome.challenger)}, challenger")
+    elif outcome.trained:
+        newest = outcome.trained[-1].model.version
+        shown.setdefault(newest, f"{_called(newest)}, trained in this cycle")
     return shown
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import importlib.resources
 import math
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cytoloop.adapters.cron import next_time
 from cytoloop.domain.assay import Assay, Channel, Cip, Display, LabelClass, Teacher
 from cytoloop.domain.cip import teachers_of
 from cytoloop.domain.errors import ConfigError
 from cytoloop.domain.queue_policy import QueuePolicy
+from cytoloop.domain.trainer_policy import ContestPolicy, Hooks, Limits, TrainerPolicy, Triggers
 
 _Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 _Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^<>\"&]+$")]
@@ -83,6 +86,57 @@ class _Normalisation(_Strict):
         return self
 
 
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Command = Annotated[str, Field(min_length=1)]
+
+
+class _Triggers(_Strict):
+    cron: str | None = None
+    corrections: int | None = Field(default=Triggers().corrections, ge=1)
+    minutes: _Positive | None = Triggers().minutes
+    agreement_fall: float | None = Field(default=Triggers().agreement_fall, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _readable(self) -> _Triggers:
+        if self.cron is not None:
+            try:
+                next_time(self.cron, datetime.now().astimezone())
+            except ConfigError as error:
+                raise ValueError(str(error)) from None
+        return self
+
+
+class _Limits(_Strict):
+    memory_gb: _Positive | None = Limits().memory_gb
+    minutes: _Positive | None = Limits().minutes
+    threads: int | None = Field(default=Limits().threads, ge=1)
+    device: Literal["auto", "cpu", "cuda"] | None = None
+
+
+class _Contest(_Strict):
+    min_groups: int = Field(default=ContestPolicy().min_groups, ge=3)
+    min_class_groups: int = Field(default=ContestPolicy().min_class_groups, ge=1)
+    confidence: float = Field(default=ContestPolicy().confidence, gt=0.5, lt=1)
+    max_class_drop: float = Field(default=ContestPolicy().max_class_drop, ge=0, le=1)
+
+
+class _Hooks(_Strict):
+    promoted: _Command | None = None
+    rejected: _Command | None = None
+    failed: _Command | None = None
+
+
+class _Trainer(_Strict):
+    triggers: _Triggers = _Triggers()
+    limits: _Limits = _Limits()
+    contest: _Contest = _Contest()
+    hooks: _Hooks = _Hooks()
+    methods: list[Literal["cdl", "mdl", "joint"]] = Field(default=["cdl", "mdl", "joint"], min_length=1)
+    min_new_corrections: int = Field(default=TrainerPolicy().min_new_corrections, ge=1)
+    keep_versions: int = Field(default=TrainerPolicy().keep_versions, ge=1)
+    seed: int = Field(default=TrainerPolicy().seed, ge=0)
+
+
 class _Assay(_Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
     channels: list[_Channel] = Field(min_length=1)
@@ -94,6 +148,7 @@ class _Assay(_Strict):
     cip: _Cip
     display: _Display = _Display()
     training: str = "fast"
+    trainer: _Trainer = _Trainer()
     normalisation: _Normalisation = _Normalisation()
     queues: list[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]] = Field(
         default=["default"], min_length=1
@@ -194,7 +249,24 @@ def read_assay(path: Path) -> Assay:
         normalisation=parsed.normalisation.model_dump(exclude_unset=True),
         queues=tuple(parsed.queues),
         queue_policies=policies,
+        trainer=_trainer(parsed.trainer, path),
     )
+
+
+def _trainer(parsed: _Trainer, path: Path) -> TrainerPolicy:
+    try:
+        return TrainerPolicy(
+            triggers=Triggers(**parsed.triggers.model_dump()),
+            limits=Limits(**parsed.limits.model_dump()),
+            contest=ContestPolicy(**parsed.contest.model_dump()),
+            hooks=Hooks(**parsed.hooks.model_dump()),
+            methods=tuple(parsed.methods),
+            min_new_corrections=parsed.min_new_corrections,
+            keep_versions=parsed.keep_versions,
+            seed=parsed.seed,
+        )
+    except ConfigError as error:  # what holds key by key and not together
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _cip(parsed: _Cip) -> Cip:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from cytoloop.commands.importing import import_plate
 from cytoloop.commands.processes import ensure_secrets
 from cytoloop.commands.reference import Truth
 from cytoloop.commands.simulate_plate import simulate_plate_command
-from cytoloop.commands.up import DEMO_ASSAY, UpOptions, running_stack
+from cytoloop.commands.up import DEMO_ASSAY, UpOptions, demo_assay, running_stack
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.effort import correction_minutes
 from cytoloop.domain.errors import ExternalError
@@ -31,7 +31,7 @@ from cytoloop.domain.types import Item, ModelVersion
 from cytoloop.pipeline.predictors import load_predictor
 from labelstudio_config.payloads import drawn_mask
 from labelstudio_config.project import connect
-from trainer.cycle import CyclePolicy
+from trainer.cycle import CycleOutcome
 from trainer.schedule import Trainer
 
 INTAKE_TIMEOUT_S = 60.0
@@ -81,7 +81,10 @@ def run_demo(
     on_round: Callable[[Round], None],
 ) -> tuple[list[Round], Path | None]:
     """Run the loop; returns the rounds and the page of the last report."""
-    assay = find_assay(home_folder, options.assay or DEMO_ASSAY)
+    if options.data is None:
+        assay = demo_assay(home_folder)
+    else:
+        assay = find_assay(home_folder, options.assay or DEMO_ASSAY)
     source = options.data or home_folder / "plates" / f"rosella-{options.seed}-{options.images}"
     if options.data is None:
         simulate_plate_command(
@@ -100,7 +103,7 @@ def run_demo(
         home.store.queues.set(assay.name, assay.queues[0], policy.document())
         import_plate(home, source, assay, tell)
         connect(home.label_studio, home.store, assay, home.settings)
-        trainer = Trainer(home.settings, CyclePolicy(seed=options.seed, preset=options.preset))
+        trainer = Trainer(home.settings, replace(assay.trainer, seed=options.seed), preset=options.preset)
         try:
             rounds.append(
                 _state(home, assay, truth, 0, 0.0, ("start", "conventional image processing alone"))
@@ -110,6 +113,7 @@ def run_demo(
                 _correct(home, assay, truth, tell)
                 begun = time.monotonic()
                 outcome = trainer.run_now(assay.name, "demo", tell_step)
+                assert isinstance(outcome, CycleOutcome), "a training was asked for"
                 seconds = time.monotonic() - begun
                 rounds.append(_state(home, assay, truth, number, seconds, (outcome.outcome, outcome.reason)))
                 on_round(rounds[-1])

@@ -53,8 +53,14 @@ def run_backend(settings: Settings, host: str, port: int) -> None:
     _Gunicorn(settings, host, port).run()
 
 
-def run_trainer(settings: Settings, every: int, look_every_s: int) -> None:
-    """Look and train until told to stop."""
+def run_trainer(settings: Settings, every: int | None, look_every_s: int) -> None:
+    """Look and train until told to stop.
+
+    Parameters
+    ----------
+    every : int, optional
+        Corrections after which a cycle is due, instead of each assay's triggers.
+    """
     from cytoloop.domain.errors import CytoloopError
     from trainer.schedule import Trainer, build
 

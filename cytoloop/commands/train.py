@@ -35,7 +35,7 @@ from cytoloop.pipeline.training import (
 )
 from cytoloop.pipeline.training_data import CleanImage, learning_items
 from trainer.presets import WEAK_WEIGHT, preset, split_shares
-from trainer.runs import run_training
+from trainer.runs import freeze, run_job
 
 Progress = Callable[[EpochReport], None]
 Counted = Callable[[int, int], None]
@@ -93,9 +93,8 @@ def train_from_store(home: Home, assay: Assay, options: TrainOptions, progress: 
         raise ConfigError(
             f"assay {assay.name!r}: joint training starts from a CDL; expected one first (--method cdl)"
         )
-    trained = run_training(
+    frozen = freeze(
         home.store,
-        home.registry,
         assay,
         home.store.corrections.standing(assay.name),
         method=options.method,
@@ -103,11 +102,10 @@ def train_from_store(home: Home, assay: Assay, options: TrainOptions, progress: 
         seed=options.seed,
         base=bases[-1] if options.method == "joint" else None,
         device=options.device,
-        progress=progress,
     )
-    model = trained.model
+    model, result = run_job(home.store, home.registry, assay, frozen.job, progress=progress)
     folder = str(home.registry.folder(model.version))
-    return _summary(trained.result, folder, model.digest, model.version, model.config["sources"])
+    return _summary(result, folder, model.digest, model.version, model.config["sources"])
 
 
 def train_from_folders(

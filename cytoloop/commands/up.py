@@ -12,6 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from cytoloop.adapters.assays import shipped_folder
+from cytoloop.adapters.images import write_atomically
 from cytoloop.adapters.plates import label_folder
 from cytoloop.commands.home import Home, find_assay
 from cytoloop.commands.importing import ImportSummary, Tell, import_plate
@@ -137,10 +139,26 @@ def running_stack(
         yield running
 
 
+DEMO_TRAINER = """
+# A demonstration plate is small: its contests are decided by fewer wells than a real one's (12, each class in 8).
+trainer:
+  contest: {min_groups: 4, min_class_groups: 4}
+"""
+
+
+def demo_assay(home_folder: Path) -> Assay:
+    """The demo's assay, as a file of the home: the shipped one, with contests that a small plate can decide."""
+    path = home_folder / "assays" / f"{DEMO_ASSAY}.yaml"
+    if not path.is_file():
+        shipped = (shipped_folder() / path.name).read_text(encoding="utf-8")
+        write_atomically(path, lambda new: new.write_text(shipped + DEMO_TRAINER, encoding="utf-8"))
+    return find_assay(home_folder, DEMO_ASSAY)
+
+
 def fill(home: Home, options: UpOptions, tell: Tell) -> tuple[Assay, Path, ImportSummary] | None:
     """Import what was asked for: the demo plate, a folder, or nothing."""
     if options.demo:
-        assay = find_assay(home.settings.home, DEMO_ASSAY)
+        assay = demo_assay(home.settings.home)
         source = home.settings.home / "plates" / "demo"
         simulate_plate_command(
             source,

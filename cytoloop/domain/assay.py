@@ -8,6 +8,7 @@ from typing import Any
 
 from cytoloop.domain.digest import digest_of
 from cytoloop.domain.errors import UnsupportedLabelConfig
+from cytoloop.domain.trainer_policy import TrainerPolicy
 
 IGNORE = 255
 """Value of a pixel nobody looked at; it never counts, in a loss or in a metric."""
@@ -94,6 +95,8 @@ class Assay:
     queue_policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Policy by queue as it is written in the file, of those that have one (`cytoloop.domain.queue_policy`).
     It says who works when, not what is made: it is no part of the document or the digest."""
+    trainer: TrainerPolicy = field(default_factory=TrainerPolicy)
+    """When the trainer trains, and what a challenger must prove; no part of the document either."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -143,7 +146,7 @@ class Assay:
         One teacher is written as it was before there could be more: digests stay.
         """
         document = asdict(self)
-        del document["queue_policies"]
+        del document["queue_policies"], document["trainer"]
         if not self.cip.teachers:
             del document["cip"]["teachers"]
             if self.cip.agreement == 0.0:

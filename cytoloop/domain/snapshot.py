@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
 from cytoloop.domain.digest import digest_of
-from cytoloop.domain.errors import StateError
+from cytoloop.domain.errors import InputError, StateError
 from cytoloop.domain.types import Item, Method, SnapshotRow, Split, TrainingSnapshot
 
 
@@ -18,6 +18,7 @@ def make_snapshot(
     split_of_image: Mapping[str, Split],
     weak_confidences: Mapping[str, str] | None = None,
     agreement: float = 0.0,
+    weak_validation: Iterable[str] = (),
 ) -> TrainingSnapshot:
     """Freeze what a run of ``method`` learns from and is validated on.
 
@@ -34,28 +35,41 @@ def make_snapshot(
         Of the weak masks that several teachers voted for.
     agreement : float
         Confidence, 0…1, below which a pixel of these weak masks is not learned from.
+    weak_validation : iterable of image_id
+        Images of validation wells whose weak masks the run looks at: they may stop it, so they belong to what
+        it saw.
 
     Raises
     ------
     StateError
         If nothing is left to learn from.
+    InputError
+        If an image of ``weak_validation`` is not of a validation well.
     """
     rows: list[SnapshotRow] = []
     confidences = weak_confidences or {}
+
+    def weak(image_id: str) -> SnapshotRow:
+        return SnapshotRow(
+            image_id=image_id,
+            tile=None,
+            source="weak",
+            split=split_of_image[image_id],
+            mask=weak_masks[image_id],
+            confidence=confidences.get(image_id),
+            agreement=agreement if image_id in confidences else 0.0,
+        )
+
     if method in ("cdl", "joint"):
-        rows += [
-            SnapshotRow(
-                image_id=image_id,
-                tile=None,
-                source="weak",
-                split="train",
-                mask=mask,
-                confidence=confidences.get(image_id),
-                agreement=agreement if image_id in confidences else 0.0,
-            )
-            for image_id, mask in sorted(weak_masks.items())
-            if split_of_image[image_id] == "train"
-        ]
+        rows += [weak(image_id) for image_id in sorted(weak_masks) if split_of_image[image_id] == "train"]
+    watched = sorted(set(weak_validation))
+    wrong = [image_id for image_id in watched if split_of_image[image_id] != "validation"]
+    if wrong:
+        raise InputError(
+            f"assay {assay!r}: image {wrong[0]!r} is of a {split_of_image[wrong[0]]} well; only those of "
+            "validation wells may be looked at while a run goes on"
+        )
+    rows += [weak(image_id) for image_id in watched]
     teaching = ("train", "validation") if method in ("mdl", "joint") else ("validation",)
     rows += [
         SnapshotRow(

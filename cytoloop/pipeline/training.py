@@ -20,14 +20,15 @@ from cytoloop.domain.digest import digest_of, digest_of_pixels
 from cytoloop.domain.errors import ConfigError
 from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.types import Method, ModelVersion, TrainingSnapshot
-from cytoloop.nn.checkpoint import CHECKPOINT_FILE, CheckpointRefused, remove_checkpoint
+from cytoloop.nn.checkpoint import CheckpointRefused, remove_checkpoint
 from cytoloop.nn.dataset import TrainingItem
 from cytoloop.nn.fit import EpochReport, FitResult, TrainConfig, fit
 from cytoloop.nn.unet import UNet
 from cytoloop.nn.validate import mean_iou_score
 from cytoloop.nn.weights import load_weights, save_weights
-from cytoloop.pipeline.training_data import CleanImage, learning_items, training_items
-from cytoloop.pipeline.weak_labels import weak_confidences, weak_masks
+from cytoloop.pipeline.interrupted import forget_run, note_run, run_folder
+from cytoloop.pipeline.training_data import CleanImage, is_watched, learning_items, training_items
+from cytoloop.pipeline.weak_labels import weak_masks
 
 logger = logging.getLogger(__name__)
 Thing = TypeVar("Thing")
@@ -35,9 +36,6 @@ Thing = TypeVar("Thing")
 
 WEAK_VALIDATION_IMAGES = 8
 """Images that the weak validation of an epoch looks at: it only tells, so it must not cost much."""
-
-LEFT_RUNS_KEPT_DAYS = 14
-"""Checkpoints of interrupted runs that nobody went on with are removed after so long."""
 
 
 def validation_score(
@@ -75,21 +73,26 @@ def spread(things: Sequence[Thing], most: int) -> Sequence[Thing]:
     return things[:: max(1, -(-len(things) // most))]
 
 
-def weak_validation_items(store: Store, assay: Assay) -> list[TrainingItem]:
-    """Images of validation wells with their weak labels, as many as the weak validation looks at."""
-    masks, confidences = weak_masks(store, assay), weak_confidences(store, assay)
+def weak_validation_images(store: Store, assay: Assay) -> list[str]:
+    """Images of validation wells that have a weak label, as many as a run looks at."""
+    masks = weak_masks(store, assay)
     records = [r for r in store.images.all(assay.name, ["validation"]) if r.image_id in masks]
+    return [record.image_id for record in spread(records, WEAK_VALIDATION_IMAGES)]
+
+
+def weak_validation_items(store: Store, assay: Assay, snapshot: TrainingSnapshot) -> list[TrainingItem]:
+    """The images that a run looks at while it goes on, with their weak labels."""
     items: list[TrainingItem] = []
-    for record in spread(records, WEAK_VALIDATION_IMAGES):
-        sure = confidences.get(record.image_id)
-        items += learning_items(
-            read_image(record, assay),
-            None,
-            store.masks.get(masks[record.image_id]),
-            1.0,
-            None if sure is None else store.masks.get(sure),
-            assay.cip.agreement,
-        )
+    for row in snapshot.rows:
+        if is_watched(row):
+            items += learning_items(
+                read_image(store.images.get(assay.name, row.image_id), assay),
+                None,
+                store.masks.get(row.mask),
+                1.0,
+                None if row.confidence is None else store.masks.get(row.confidence),
+                row.agreement,
+            )
     return items
 
 
@@ -186,8 +189,9 @@ def train_version(
     initial = None
     if base is not None:
         initial = base_model(registry.folder(base.version), config, base.digest)
-    checkpoint = _run_folder(store, snapshot, config, base)
-    weak_validation = weak_validation_items(store, assay)
+    checkpoint = run_folder(store, snapshot, config, base)
+    weak_validation = weak_validation_items(store, assay, snapshot)
+    note_run(checkpoint, snapshot, method, config, base)
 
     def train() -> FitResult:
         return fit(
@@ -217,9 +221,11 @@ def train_version(
         "recipe": recipe_digest(assay.cip),
         "agreement": assay.cip.agreement,
         "cip_code": CODE_VERSION,
-        "weak_rows": sum(row.source == "weak" for row in snapshot.rows),
+        "weak_rows": sum(row.source == "weak" and row.split == "train" for row in snapshot.rows),
         "correction_rows": sum(row.source == "correction" and row.split == "train" for row in snapshot.rows),
-        "validation_rows": sum(row.split == "validation" for row in snapshot.rows),
+        "validation_rows": sum(
+            row.source == "correction" and row.split == "validation" for row in snapshot.rows
+        ),
         "best_epoch": result.best_epoch,
         "history": history_document(result),
         "sources": sources_document(result, config, method),
@@ -248,26 +254,9 @@ def train_version(
         created_at=datetime.now(UTC),
     )
     store.models.add(model)
-    remove_checkpoint(checkpoint)
+    forget_run(checkpoint)
     logger.info("trained version=%s seconds=%.0f best_epoch=%d", version, result.seconds, result.best_epoch)
     return model, result
-
-
-def _run_folder(
-    store: Store, snapshot: TrainingSnapshot, config: TrainConfig, base: ModelVersion | None
-) -> Path:
-    """Where a run of these rows and numbers keeps its checkpoint, so that the same run finds it again."""
-    runs = store.home / "runs"
-    oldest = datetime.now(UTC).timestamp() - LEFT_RUNS_KEPT_DAYS * 86_400
-    for left in runs.glob(f"*/{CHECKPOINT_FILE}"):
-        if left.stat().st_mtime < oldest:
-            remove_checkpoint(left.parent)
-    key = {
-        "snapshot": snapshot.digest,
-        "config": config.to_dict(),
-        "base": base.digest if base else None,
-    }
-    return runs / digest_of(key)[:16]
 
 
 def write_weights(folder: Path, result: FitResult, config: TrainConfig) -> str:

@@ -13,7 +13,7 @@ from cytoloop.domain.assay import IGNORE, Assay
 from cytoloop.domain.cip.committee import SURE
 from cytoloop.domain.errors import ShapeError
 from cytoloop.domain.tiling import tiles_of
-from cytoloop.domain.types import TrainingSnapshot
+from cytoloop.domain.types import SnapshotRow, TrainingSnapshot
 from cytoloop.nn.dataset import TrainingItem
 
 
@@ -48,6 +48,8 @@ def training_items(
     looked: dict[str, NDArray[np.bool_]] = {}
     records = {record.image_id: record for record in store.images.all(assay.name)}
     for row in snapshot.rows:
+        if is_watched(row):
+            continue
         mask_HW = store.masks.get(row.mask)
         record = records[row.image_id]
         if row.tile is None:
@@ -76,6 +78,11 @@ def training_items(
         for image_id, truth_HW in sorted(clean.items())
     ]
     return items, validation
+
+
+def is_watched(row: SnapshotRow) -> bool:
+    """Whether a row is a weak label that a run only looks at, to see how well it imitates the teacher."""
+    return row.source == "weak" and row.split == "validation"
 
 
 def learning_items(

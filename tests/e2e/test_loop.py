@@ -30,13 +30,13 @@ from cytoloop.commands.simulate_plate import simulate_plate_command
 from cytoloop.commands.up import UpOptions, running_stack
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.display import composite
-from cytoloop.domain.promotion import ContestDecision, ContestPolicy, decide
+from cytoloop.domain.promotion import ContestDecision, decide
 from cytoloop.domain.queue_policy import SHARED, QueuePolicy
 from cytoloop.domain.tiling import tiles_of
+from cytoloop.domain.trainer_policy import ContestPolicy, TrainerPolicy
 from cytoloop.domain.types import HELD_OUT, Item
 from labelstudio_config.project import connect
 from labelstudio_config.rle import decode_rle
-from trainer.cycle import CyclePolicy
 from trainer.schedule import Trainer
 
 pytestmark = [pytest.mark.studio, pytest.mark.timeout(600)]
@@ -244,12 +244,14 @@ def test_an_expert_corrects_with_the_brush_and_the_loop_turns(
     # a cycle runs; whether the new model is better is another test's question, here it must serve
     submit_reference(home, loop.assay, loop.truth, HELD_OUT, 1, quiet)
 
-    def promoting(*arguments: Any) -> ContestDecision:
-        return dataclasses.replace(decide(*arguments), promote=True, reason="promoted: the test says so")
+    def promoting(*arguments: Any, **options: Any) -> ContestDecision:
+        return dataclasses.replace(
+            decide(*arguments, **options), promote=True, reason="promoted: the test says so"
+        )
 
     monkeypatch.setattr(trainer.cycle, "decide", promoting)
-    policy = CyclePolicy(preset="smoke", contest=ContestPolicy(min_groups=2))
-    runner = Trainer(home.settings, policy)
+    policy = TrainerPolicy(contest=ContestPolicy(min_groups=3, min_class_groups=1))
+    runner = Trainer(home.settings, policy, preset="smoke")
     try:
         before = store.models.active("rosella").version
         cycle_id = store.cycles.ask("rosella", "test")
@@ -260,7 +262,7 @@ def test_an_expert_corrects_with_the_brush_and_the_loop_turns(
     assert outcome.outcome == "promoted"
     active = store.models.active("rosella")
     assert active.version != before
-    assert [t.model.method for t in outcome.trained] == ["cdl", "joint"]
+    assert [t.model.method for t in outcome.trained] == ["cdl", "mdl", "joint"]
     assert outcome.trained[1].model.parent == outcome.trained[0].model.version
     taught = {row.image_id for t in outcome.trained for row in t.snapshot.rows if row.split == "train"}
     assert {store.images.get("rosella", image_id).split for image_id in taught} == {"train"}

@@ -379,7 +379,7 @@ class FakeLabelStudio:
 
     def _tick(self) -> str:
         """The present, but never a moment twice: a copy of a server that was made minutes ago lives now."""
-        self._now = max(datetime.now(UTC), self._now + timedelta(milliseconds=1))
+        self._now = max(datetime.now(UTC), self._now + timedelta(microseconds=1))
         return self._now.isoformat().replace("+00:00", "Z")
 
     def _check(self, project_id: int) -> None:

@@ -13,18 +13,22 @@ from numpy.typing import NDArray
 from tiny import ADA, BOB, Painted, Tiny, add_plate, make_tiny, write_fields
 
 import trainer.cycle
+import trainer.judge
 import trainer.runs
 from cytoloop.domain.assay import Teacher
 from cytoloop.domain.errors import LabelStudioUnavailable
 from cytoloop.domain.queue_policy import QueuePolicy
+from cytoloop.domain.trainer_policy import ContestPolicy, TrainerPolicy
 from cytoloop.domain.types import Item, ModelVersion, Split
 from cytoloop.nn.normalisation import Normalisation
 from cytoloop.pipeline.predictors import Predictor, load_predictor
 from labelstudio_config.handout import refill
-from trainer.cycle import Cycle, CycleOutcome, CyclePolicy
+from trainer.cycle import Cycle, CycleCancelled, CycleOutcome
 from trainer.presets import smoke
+from trainer.runs import InProcess
 
-POLICY = CyclePolicy(preset="smoke")
+POLICY = TrainerPolicy(contest=ContestPolicy(min_groups=4, min_class_groups=4), methods=("cdl", "joint"))
+"""Four of the five contest wells suffice; the MDL has a test of its own."""
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +67,7 @@ class Said:
         self.by_method: dict[str, dict[str, NDArray[np.uint8]]] = {}
         self.truth = tiny.truth
         self.nothing = {image_id: np.zeros_like(mask_HW) for image_id, mask_HW in tiny.truth.items()}
-        monkeypatch.setattr(trainer.cycle, "load_predictor", self._load)
+        monkeypatch.setattr(trainer.judge, "load_predictor", self._load)
 
     def _load(self, store: Any, registry: Any, assay: Any, model: ModelVersion, device: str) -> Predictor:
         masks = self.by_method.get(model.method)
@@ -77,10 +81,21 @@ def said(tiny: Tiny, quick: None, monkeypatch: pytest.MonkeyPatch) -> Said:
     return Said(tiny, monkeypatch)
 
 
-def run(tiny: Tiny, policy: CyclePolicy = POLICY) -> CycleOutcome:
-    cycle_id = tiny.store.cycles.ask(tiny.name, "test")
+def run(tiny: Tiny, policy: TrainerPolicy = POLICY, preset: str = "smoke", **options: Any) -> CycleOutcome:
+    cycle_id = tiny.store.cycles.ask(tiny.name, "test", "a test")
     tiny.store.cycles.start(cycle_id)
-    cycle = Cycle(tiny.store, tiny.registry, tiny.studio, tiny.intake, tiny.assay, policy, device="cpu")
+    cycle = Cycle(
+        tiny.store,
+        tiny.registry,
+        tiny.studio,
+        tiny.intake,
+        tiny.assay,
+        policy,
+        InProcess(tiny.store, tiny.registry, lambda name: tiny.assay),
+        preset=preset,
+        device="cpu",
+        **options,
+    )
     try:
         outcome = cycle.run(cycle_id)
     except BaseException:
@@ -160,7 +175,7 @@ def test_held_out_wells_never_teach(tiny: Tiny, quick: None) -> None:
         assert {split_of[row.image_id] for row in rows} <= {"train", "validation"}
         assert {row.split for row in rows} <= {"train", "validation"}
         assert all(row.split == split_of[row.image_id] for row in rows)
-        assert all(row.source == "correction" for row in rows if row.split == "validation")
+        assert all(row.tile is None for row in rows if row.split == "validation" and row.source == "weak")
     cdl, joint = (trained.snapshot.rows for trained in outcome.trained)
     assert not [row for row in cdl if row.source == "correction" and row.split == "train"]
     assert len([row for row in joint if row.source == "correction" and row.split == "train"]) == 10
@@ -312,7 +327,7 @@ def test_another_preset_makes_a_new_base(tiny: Tiny, monkeypatch: pytest.MonkeyP
     correct(tiny, "train", 1)
     run(tiny)
     correct(tiny, "train", 1, tile=1)
-    assert methods(run(tiny, replace(POLICY, preset="fast"))) == ["cdl", "joint"]
+    assert methods(run(tiny, preset="fast")) == ["cdl", "joint"]
 
 
 # --- the contest ---
@@ -352,11 +367,61 @@ def test_a_losing_challenger_is_rejected_and_nothing_changes(tiny: Tiny, said: S
     predictions = dict(tiny.studio.predictions)
     outcome = run(tiny)
     assert (outcome.outcome, outcome.active_after) == ("kept", cip)
-    assert "not better than it" in outcome.reason
+    assert "on validation items no candidate is better than it (joint 0.2" in outcome.reason
+    assert outcome.reason.endswith("3 wells), so no contest was held")
+    assert tiny.store.models.contests(tiny.name) == []
     assert {status(tiny, t.model.version) for t in outcome.trained} == {"rejected"}
     assert outcome.published_tasks == 0
     check_in_force(tiny, cip)
     assert {n: p for n, p in tiny.studio.predictions.items() if n in predictions} == predictions
+
+
+def test_a_challenger_that_loses_the_contest_is_rejected_and_the_next_one_must_prove_more(
+    tiny: Tiny, said: Said
+) -> None:
+    validation = {record.image_id for record in tiny.store.images.all(tiny.name, ["validation"])}
+    misled = {name: said.truth[name] if name in validation else said.nothing[name] for name in said.truth}
+    said.by_method = {"cdl": said.nothing, "joint": misled}
+    correct_all_splits(tiny)
+    cip = tiny.active()
+    first = run(tiny)
+    assert (first.outcome, first.active_after) == ("kept", cip)
+    assert "not better than it" in first.reason
+    assert {status(tiny, t.model.version) for t in first.trained} == {"rejected"}
+    check_in_force(tiny, cip)
+    said.by_method["cdl"] = misled
+    tiny.add_version("cdl-20260101-0123abcd")
+    second = run(tiny)
+    assert second.challenger == "cdl-20260101-0123abcd"
+    assert first.decision is not None
+    assert second.decision is not None
+    assert (first.decision.look, second.decision.look) == (1, 2)
+    assert second.decision.confidence > first.decision.confidence
+
+
+def test_four_methods_stand_side_by_side(tiny: Tiny, said: Said) -> None:
+    said.by_method = {"cdl": said.nothing, "mdl": said.truth, "joint": said.nothing}
+    correct_all_splits(tiny)
+    outcome = run(tiny, replace(POLICY, methods=("cdl", "mdl", "joint")))
+    assert methods(outcome) == ["cdl", "mdl", "joint"]
+    assert [one.method for one in outcome.candidates] == ["cip", "cdl", "mdl", "joint"]
+    (mdl,) = (one for one in outcome.candidates if one.is_challenger)
+    assert (mdl.method, mdl.validation_mean_iou) == ("mdl", pytest.approx(1.0))
+    (cip,) = (one for one in outcome.candidates if one.is_active)
+    assert cip.version == outcome.active_before
+    assert (outcome.outcome, outcome.active_after) == ("promoted", mdl.version)
+    judged = {version for version, split in outcome.evaluations if split == "sealed"}
+    assert judged == {one.version for one in outcome.candidates}
+
+
+def test_a_cycle_that_is_called_off_changes_nothing(tiny: Tiny, said: Said) -> None:
+    said.by_method = {"cdl": said.nothing, "joint": said.truth}
+    correct_all_splits(tiny)
+    cip = tiny.active()
+    with pytest.raises(CycleCancelled, match="cancelled before step 'contest'"):
+        run(tiny, cancelled=lambda: len(tiny.store.models.all(tiny.name)) == 3)
+    check_in_force(tiny, cip)
+    assert run(tiny).outcome == "promoted", "what was trained waits for the next cycle"
 
 
 def test_with_too_few_contest_wells_the_candidates_wait(tiny: Tiny, said: Said) -> None:
@@ -482,18 +547,7 @@ def test_a_task_deleted_unheard_does_not_hold_up_an_interrupted_publication(
 
 def test_progress_is_told_and_grows(tiny: Tiny, quick: None) -> None:
     told: list[tuple[str, float]] = []
-    cycle_id = tiny.store.cycles.ask(tiny.name, "test")
-    tiny.store.cycles.start(cycle_id)
-    Cycle(
-        tiny.store,
-        tiny.registry,
-        tiny.studio,
-        tiny.intake,
-        tiny.assay,
-        POLICY,
-        device="cpu",
-        progress=lambda step, share: told.append((step, share)),
-    ).run(cycle_id)
+    run(tiny, progress=lambda step, share: told.append((step, share)))
     shares = [share for _, share in told]
     assert shares == sorted(shares)
     assert 0 <= shares[0] <= shares[-1] <= 1

@@ -8,21 +8,25 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import Tiny, make_tiny
+from tiny import Painted, Tiny, make_tiny
 
-import trainer.cycle
+import trainer.bringing
+import trainer.judge
 import trainer.runs
 import trainer.schedule
 from cytoloop.commands.servers import run_trainer
 from cytoloop.domain.errors import LabelStudioRefused, LabelStudioUnavailable, StateError
 from cytoloop.domain.queue_policy import QueuePolicy
+from cytoloop.domain.trainer_policy import ContestPolicy, Limits, TrainerPolicy
 from cytoloop.domain.types import Item
 from cytoloop.nn.fit import TrainingCancelled
-from trainer.cycle import CyclePolicy
+from cytoloop.pipeline.predictors import load_predictor
+from trainer.cycle import CycleOutcome
 from trainer.presets import smoke
+from trainer.runs import InProcess
 from trainer.schedule import Trainer, build
 
-POLICY = CyclePolicy(preset="smoke")
+POLICY = TrainerPolicy(contest=ContestPolicy(min_groups=3, min_class_groups=1), methods=("cdl", "joint"))
 QUEUE = QueuePolicy.all_ranked(strategy="entropy", size=4, contest_share=0.25)
 
 
@@ -45,7 +49,8 @@ def worker(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer]:
     monkeypatch.setattr(trainer.schedule, "LabelStudioClient", lambda url, token: tiny.studio)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    made = Trainer(tiny.settings, POLICY)
+    here = InProcess(tiny.store, tiny.registry, lambda name: tiny.assay)
+    made = Trainer(tiny.settings, POLICY, preset="smoke", train=here)
     yield made
     made.close()
     torch.set_num_threads(threads)
@@ -284,7 +289,7 @@ def test_a_correction_that_comes_in_while_a_cycle_judges_waits_for_the_next(
 ) -> None:
     """Both sides of a contest are judged on the same items, whatever experts do meanwhile."""
     correct(tiny, 2)
-    real = trainer.cycle.judged_items
+    real = trainer.judge.judged_items
 
     def busy(*arguments: Any) -> Any:
         judged = list(real(*arguments))
@@ -293,7 +298,7 @@ def test_a_correction_that_comes_in_while_a_cycle_judges_waits_for_the_next(
         worker._intake.reconcile(tiny.assay)
         return judged
 
-    monkeypatch.setattr(trainer.cycle, "judged_items", busy)
+    monkeypatch.setattr(trainer.judge, "judged_items", busy)
     outcome = worker.run_now(tiny.name, "test")
     assert outcome.outcome in ("promoted", "kept")
     assert len(outcome.standing) == 2, "the report counts what the cycle worked with"
@@ -359,3 +364,82 @@ def test_a_look_hands_on_what_ran_out(tiny: Tiny, worker: Trainer) -> None:
     worker.look(100)
     assert {tiny.store.leases.get(lease.id).state for lease in before} == {"expired"}
     assert len(tiny.held()) == 4
+
+
+# --- what people ask for ---
+
+
+def test_a_look_brings_back_the_version_before_once_however_often_it_is_tried(
+    tiny: Tiny, worker: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cip = tiny.active()
+    monkeypatch.setattr(
+        trainer.bringing,
+        "load_predictor",
+        lambda store, registry, assay, model, device: (
+            load_predictor(store, registry, assay, model)
+            if model.method == "cip"
+            else Painted(model.version, tiny.truth)
+        ),
+    )
+    for version in ("cdl-20260101-00000001", "cdl-20260102-00000002"):
+        tiny.add_version(version)
+        tiny.store.cycles.ask(tiny.name, "ada", kind="promote", target=version)
+        worker.look(100)
+    tiny.store.cycles.ask(tiny.name, "ada", "worse in the clinic", kind="rollback")
+    show = trainer.bringing.refill
+    monkeypatch.setattr(trainer.bringing, "refill", _away)
+    worker.look(100)  # in force, and then cut off
+    monkeypatch.setattr(trainer.bringing, "refill", show)
+    worker.look(100)
+    assert tiny.active() == tiny.studio.model_version == "cdl-20260101-00000001"
+    assert tiny.store.publications.previous(tiny.name) == cip
+    rows = tiny.store.cycles.all(tiny.name)
+    assert [row["kind"] for row in rows] == ["promote", "promote", "rollback", "rollback"]
+    assert [row["outcome"] for row in rows[:3]] == ["promoted", "promoted", "abandoned"]
+    assert "is in force already" in rows[3]["reason"]
+
+
+def _away(*_: Any) -> None:
+    raise LabelStudioUnavailable("away")
+
+
+def test_a_cycle_that_waits_is_called_off_at_once(tiny: Tiny, worker: Trainer) -> None:
+    cycle_id = tiny.store.cycles.ask(tiny.name, "test")
+    row = tiny.store.cycles.cancel(cycle_id, "ada")
+    assert (row["state"], row["outcome"]) == ("failed", "cancelled")
+    assert row["reason"] == "cancelled by ada before it began"
+    worker.look(100)
+    assert states(tiny) == ["failed"]
+    with pytest.raises(StateError, match="is failed; only a queued or running one can be cancelled"):
+        tiny.store.cycles.cancel(cycle_id, "ada")
+
+
+def test_a_cycle_that_trains_is_called_off_at_its_next_step_and_not_tried_again(
+    tiny: Tiny, worker: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cycle_id = tiny.store.cycles.ask(tiny.name, "test")
+    real = trainer.runs.train_version
+
+    def called_off(*arguments: Any, **options: Any) -> Any:
+        tiny.store.cycles.cancel(cycle_id, "ada")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(trainer.runs, "train_version", called_off)
+    worker.look(100)
+    row = tiny.store.cycles.get(cycle_id)
+    assert (row["state"], row["outcome"], row["reason"]) == ("failed", "cancelled", "cancelled by ada")
+    assert states(tiny) == ["failed"]
+
+
+def test_a_trainer_on_its_own_trains_in_a_child(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing replaced but Label Studio: the process itself, its limits and its answer."""
+    monkeypatch.setattr(trainer.schedule, "LabelStudioClient", lambda url, token: tiny.studio)
+    alone = Trainer(tiny.settings, TrainerPolicy(limits=Limits(threads=1)))
+    outcome = alone.run_now(tiny.name, "test")
+    alone.close()
+    assert isinstance(outcome, CycleOutcome)
+    (cdl,) = outcome.trained
+    assert cdl.result.peak_memory_gb is not None
+    assert outcome.asked_by == "test"
+    assert "12 are needed" in outcome.reason

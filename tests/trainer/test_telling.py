@@ -13,15 +13,20 @@ import pytest
 import torch
 from tiny import Tiny, make_tiny
 
+import trainer.candidates
 import trainer.cycle
 import trainer.runs
 from cytoloop.domain.survey.rating import rating_report
+from cytoloop.domain.trainer_policy import ContestPolicy, TrainerPolicy
 from cytoloop.domain.types import Item
 from cytoloop.pipeline.consensus import agreed
-from trainer.cycle import Cycle, CycleOutcome, CyclePolicy
+from trainer.cycle import Cycle, CycleOutcome
 from trainer.presets import smoke
 from trainer.report import Changes, CorrectedItem, CycleReport
+from trainer.runs import InProcess
 from trainer.telling import rebuild, report_folder, tell
+
+POLICY = TrainerPolicy(contest=ContestPolicy(min_groups=4, min_class_groups=4), methods=("cdl", "joint"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,10 +69,20 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tiny, Cycle
 def run(tiny: Tiny) -> CycleOutcome:
     cycle_id = tiny.store.cycles.ask(tiny.name, "test")
     tiny.store.cycles.start(cycle_id)
-    policy = CyclePolicy(preset="smoke")
-    outcome = Cycle(
-        tiny.store, tiny.registry, tiny.studio, tiny.intake, tiny.assay, policy, device="cpu"
-    ).run(cycle_id)
+    with pytest.MonkeyPatch.context() as patched:
+        # a network of a few steps is no better than the CIP on validation: it is let into the contest all the same
+        patched.setattr(trainer.candidates, "MIN_VALIDATION_GROUPS", 99)
+        outcome = Cycle(
+            tiny.store,
+            tiny.registry,
+            tiny.studio,
+            tiny.intake,
+            tiny.assay,
+            POLICY,
+            InProcess(tiny.store, tiny.registry, lambda name: tiny.assay),
+            preset="smoke",
+            device="cpu",
+        ).run(cycle_id)
     tell(tiny.store, outcome)
     folder = str(report_folder(tiny.name, cycle_id))
     tiny.store.cycles.finish(cycle_id, "done", outcome.outcome, outcome.reason, folder)

@@ -94,8 +94,9 @@ __all__ = [
     "worth_in_words",
 ]
 
-Outcome = Literal["promoted", "kept", "not-trained", "failed"]
-"""*kept*: a challenger was trained and lost; *not-trained*: there was no reason to train."""
+Outcome = Literal["promoted", "kept", "not-trained", "failed", "cancelled", "rolled-back"]
+"""*kept*: a challenger was trained and lost; *not-trained*: there was no reason to train; *cancelled*: somebody
+called it off; *rolled-back*: an older version was brought back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,8 @@ HEADLINES = {
     "kept": "The model in use stays",
     "not-trained": "Nothing was trained in this cycle",
     "failed": "This cycle failed; the model in use stays",
+    "cancelled": "This cycle was called off; the model in use stays",
+    "rolled-back": "An older model is in use again",
 }
 _DASH = "–"
 

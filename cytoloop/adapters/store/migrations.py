@@ -142,6 +142,13 @@ STORE: dict[str, Migration] = {
             expected_minutes REAL NOT NULL, lead_time_s REAL NOT NULL,
             PRIMARY KEY (assay, annotation_id)) WITHOUT ROWID""",
     ),
+    "0008_asked_for": _statements(
+        # A cycle trains, or brings a version that exists into force; why it was asked for, and who called it off.
+        "ALTER TABLE cycles ADD COLUMN kind TEXT NOT NULL DEFAULT 'train'",
+        "ALTER TABLE cycles ADD COLUMN target TEXT",
+        "ALTER TABLE cycles ADD COLUMN why TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE cycles ADD COLUMN cancelled_by TEXT",
+    ),
 }
 
 PREDICTIONS: dict[str, Migration] = {

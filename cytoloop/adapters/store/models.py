@@ -11,13 +11,14 @@ from typing import Any
 
 from cytoloop.adapters.store.connection import SqliteFile, now_iso, one, to_iso
 from cytoloop.domain.errors import InvalidTransition, StateError, UnknownVersion
-from cytoloop.domain.types import Item, ModelStatus, ModelVersion, TrainingSnapshot
+from cytoloop.domain.types import CycleKind, Item, ModelStatus, ModelVersion, SnapshotRow, TrainingSnapshot
 
 TRANSITIONS: Mapping[ModelStatus, tuple[ModelStatus, ...]] = {
     "candidate": ("active", "rejected"),
-    "rejected": ("candidate", "active"),
+    "rejected": ("candidate", "active", "pruned"),
     "active": ("retired",),
-    "retired": ("active",),
+    "retired": ("active", "pruned"),
+    "pruned": (),
 }
 
 
@@ -66,7 +67,7 @@ class Models:
                 return
             if status not in TRANSITIONS[current]:
                 raise InvalidTransition(
-                    f"model {version}: {current} cannot become {status}, only {' or '.join(TRANSITIONS[current])}"
+                    f"model {version}: {current} cannot become {status}, only {' or '.join(TRANSITIONS[current]) or 'stay'}"
                 )
             db["models"].update(version, {"status": status})
 
@@ -98,6 +99,14 @@ class Models:
                 },
                 ignore=True,
             )
+
+    def snapshot(self, digest: str) -> TrainingSnapshot:
+        """The exact rows of a snapshot; ``UnknownVersion`` if this home has none of that digest."""
+        row = one(self._file.db, "SELECT * FROM snapshots WHERE digest = ?", [digest])
+        if row is None:
+            raise UnknownVersion(f"snapshot {digest!r} is not in this home")
+        rows = tuple(SnapshotRow(**fields) for fields in json.loads(row["rows"]))
+        return TrainingSnapshot(assay=row["assay"], rows=rows, digest=digest)
 
     def snapshot_masks(self, digest: str | None) -> set[tuple[Item, str]]:
         """(item, mask) of every correction a snapshot held; empty if there is no such snapshot."""
@@ -134,6 +143,22 @@ class Models:
                 }
             )
 
+    def looks(self, assay: str, active: str) -> int:
+        """Contests that a version has stood since it last came into force, those that found too few wells not counted.
+
+        Each was a chance to replace it by mistake: the next one must be judged the more strictly.
+        """
+        last_loss = one(
+            self._file.db,
+            "SELECT max(id) AS id FROM contests WHERE assay = ? AND promoted = 1",
+            [assay],
+        )
+        since = (last_loss or {}).get("id") or 0
+        rows = self._file.db.query(
+            "SELECT document FROM contests WHERE assay = ? AND active = ? AND id > ?", [assay, active, since]
+        )
+        return sum(json.loads(row["document"]).get("lower_bound") is not None for row in rows)
+
     def contests(self, assay: str) -> list[dict[str, Any]]:
         """Every contest, oldest first."""
         rows = self._file.db.query("SELECT * FROM contests WHERE assay = ? ORDER BY id", [assay])
@@ -146,10 +171,30 @@ class Cycles:
     def __init__(self, file: SqliteFile) -> None:
         self._file = file
 
-    def ask(self, assay: str, asked_by: str) -> str:
-        """Queue a cycle; one already queued for the assay serves this request too."""
+    def ask(
+        self,
+        assay: str,
+        asked_by: str,
+        why: str = "",
+        *,
+        kind: CycleKind = "train",
+        target: str | None = None,
+    ) -> str:
+        """Queue a cycle; one of the same kind that waits already serves this request too.
+
+        Parameters
+        ----------
+        why : str
+            In words: what made it due.
+        target : str, optional
+            The version to bring into force, where ``kind`` is *promote*.
+        """
         with self._file.transaction() as db:
-            queued = one(db, "SELECT id FROM cycles WHERE assay = ? AND state = 'queued'", [assay])
+            queued = one(
+                db,
+                "SELECT id FROM cycles WHERE assay = ? AND state = 'queued' AND kind = ? AND target IS ?",
+                [assay, kind, target],
+            )
             if queued is not None:
                 return str(queued["id"])
             cycle_id = uuid.uuid4().hex[:12]
@@ -160,6 +205,9 @@ class Cycles:
                     "state": "queued",
                     "step": "queued",
                     "asked_by": asked_by,
+                    "why": why,
+                    "kind": kind,
+                    "target": target,
                     "created_at": now_iso(),
                 }
             )
@@ -172,7 +220,7 @@ class Cycles:
         )
 
     def start(self, cycle_id: str) -> None:
-        """Mark a cycle as running; one cycle at a time an assay.
+        """Mark a cycle as running; one training at a time an assay.
 
         Raises
         ------
@@ -183,12 +231,22 @@ class Cycles:
             cycle = self.get(cycle_id)
             if cycle["state"] != "queued":
                 raise InvalidTransition(f"cycle {cycle_id}: {cycle['state']}, only a queued one can start")
-            running = one(db, "SELECT id FROM cycles WHERE assay = ? AND state = 'running'", [cycle["assay"]])
-            if running is not None:
+            running = one(
+                db,
+                "SELECT id FROM cycles WHERE assay = ? AND state = 'running' AND kind = 'train'",
+                [cycle["assay"]],
+            )
+            # going back to an older version does not wait for hours of training
+            if running is not None and cycle["kind"] == "train":
                 raise StateError(
                     f"assay {cycle['assay']!r}: cycle {running['id']} is running; expected one at a time"
                 )
             db["cycles"].update(cycle_id, {"state": "running", "step": "reconcile", "started_at": now_iso()})
+
+    def set_target(self, cycle_id: str, target: str) -> None:
+        """Write down which version a cycle brings, before it begins: tried again, it must not go back twice."""
+        with self._file.transaction() as db:
+            db["cycles"].update(cycle_id, {"target": target})
 
     def step(self, cycle_id: str, step: str, progress: float) -> None:
         """Say how far a cycle is: progress from 0 to 1."""
@@ -209,6 +267,35 @@ class Cycles:
                     "progress": 1.0,
                 },
             )
+
+    def cancel(self, cycle_id: str, by: str) -> dict[str, Any]:
+        """Call a cycle off: one that waits ends here, one that runs ends at its next step; the row as it is then.
+
+        Asked for twice, the first one counts.
+
+        Raises
+        ------
+        UnknownVersion
+            If there is no such cycle.
+        StateError
+            If it is over.
+        """
+        with self._file.transaction() as db:
+            cycle = self.get(cycle_id)
+            if cycle["state"] not in ("queued", "running"):
+                raise StateError(
+                    f"cycle {cycle_id} is {cycle['state']}; only a queued or running one can be cancelled"
+                )
+            if cycle["cancelled_by"] is None:
+                db["cycles"].update(cycle_id, {"cancelled_by": by})
+            if cycle["state"] == "queued":
+                self.finish(cycle_id, "failed", "cancelled", f"cancelled by {by} before it began")
+            return self.get(cycle_id)
+
+    def cancelled_by(self, cycle_id: str) -> str | None:
+        """Who called a cycle off, or None."""
+        by: str | None = self.get(cycle_id)["cancelled_by"]
+        return by
 
     def close_abandoned(self, assay: str) -> list[str]:
         """Close cycles of an assay that a killed process left running; call it holding the assay's lock."""
@@ -257,6 +344,25 @@ class Publications:
         with self._file.transaction() as db:
             finished = now_iso() if step in ("done", "undone") else None
             db["publications"].update(publication, {"step": step, "finished_at": finished})
+
+    def previous(self, assay: str) -> str | None:
+        """The version in force before the one that is: where going back leads to; None if there was none.
+
+        Whoever goes back and then back again does not come forward: what was gone back from is forgotten.
+        """
+        history: list[str] = []
+        rows = self._file.db.query(
+            "SELECT version, previous FROM publications WHERE assay = ? AND step = 'done' ORDER BY id",
+            [assay],
+        )
+        for row in rows:
+            if not history and row["previous"] is not None:
+                history.append(row["previous"])
+            if row["version"] in history:
+                del history[history.index(row["version"]) + 1 :]
+            else:
+                history.append(row["version"])
+        return history[-2] if len(history) > 1 else None
 
     def unfinished(self, assay: str) -> dict[str, Any] | None:
         """A publication that was interrupted, with its window as items."""

@@ -13,7 +13,8 @@ import pytest
 
 from cytoloop.domain.errors import InputError
 from cytoloop.domain.metrics import evaluate
-from cytoloop.domain.promotion import ContestItem, ContestPolicy, decide
+from cytoloop.domain.promotion import ContestItem, decide
+from cytoloop.domain.trainer_policy import ContestPolicy
 from trainer.report import (
     AuditPoint,
     BoxStudy,
@@ -65,7 +66,8 @@ def contest(groups: int = 4) -> Contest:
         ContestItem(image_id=str(n), tile=0, group=str(n), confusion_challenger=good, confusion_active=bad)
         for n in range(groups)
     ]
-    return Contest.from_decision(decide(items, ContestPolicy(), NAMES), challenger=NEW, active=OLD)
+    policy = ContestPolicy(min_groups=4, min_class_groups=4)
+    return Contest.from_decision(decide(items, policy, NAMES), challenger=NEW, active=OLD)
 
 
 SPOTS = ClassErrors(name="spot", truth=5, right=1, incomplete=1, misclassified=0, missed=3, invented=2)
