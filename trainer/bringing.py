@@ -40,7 +40,7 @@ def version_to_bring(store: Store, assay: str, kind: CycleKind, target: str | No
     UnknownVersion
         If there is none of that name.
     StateError
-        If it serves already, its weights were removed, it is of another assay, or there is none to go back to.
+        If it serves already, is of another assay, or there is none to go back to.
     """
     active = store.models.active(assay)
     if kind == "rollback" and target is None:
@@ -56,10 +56,6 @@ def version_to_bring(store: Store, assay: str, kind: CycleKind, target: str | No
         raise StateError(f"model {target} is of assay {model.assay!r}, expected one of {assay!r}")
     if model.version == active.version:
         raise StateError(f"model {target} is in force already")
-    if model.status == "pruned":
-        raise StateError(
-            f"model {target}: its weights were removed (trainer.keep_versions); only its lineage is left"
-        )
     return model
 
 

@@ -17,7 +17,7 @@ from cytoloop.domain.assay import Assay, Channel, Cip, Display, LabelClass, Teac
 from cytoloop.domain.cip import teachers_of
 from cytoloop.domain.errors import ConfigError
 from cytoloop.domain.queue_policy import QueuePolicy
-from cytoloop.domain.trainer_policy import ContestPolicy, Hooks, Limits, TrainerPolicy, Triggers
+from cytoloop.domain.trainer_policy import ContestPolicy, Limits, TrainerPolicy, Triggers
 
 _Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 _Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^<>\"&]+$")]
@@ -87,7 +87,6 @@ class _Normalisation(_Strict):
 
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-_Command = Annotated[str, Field(min_length=1)]
 
 
 class _Triggers(_Strict):
@@ -120,20 +119,12 @@ class _Contest(_Strict):
     max_class_drop: float = Field(default=ContestPolicy().max_class_drop, ge=0, le=1)
 
 
-class _Hooks(_Strict):
-    promoted: _Command | None = None
-    rejected: _Command | None = None
-    failed: _Command | None = None
-
-
 class _Trainer(_Strict):
     triggers: _Triggers = _Triggers()
     limits: _Limits = _Limits()
     contest: _Contest = _Contest()
-    hooks: _Hooks = _Hooks()
     methods: list[Literal["cdl", "mdl", "joint"]] = Field(default=["cdl", "mdl", "joint"], min_length=1)
     min_new_corrections: int = Field(default=TrainerPolicy().min_new_corrections, ge=1)
-    keep_versions: int = Field(default=TrainerPolicy().keep_versions, ge=1)
     seed: int = Field(default=TrainerPolicy().seed, ge=0)
 
 
@@ -259,10 +250,8 @@ def _trainer(parsed: _Trainer, path: Path) -> TrainerPolicy:
             triggers=Triggers(**parsed.triggers.model_dump()),
             limits=Limits(**parsed.limits.model_dump()),
             contest=ContestPolicy(**parsed.contest.model_dump()),
-            hooks=Hooks(**parsed.hooks.model_dump()),
             methods=tuple(parsed.methods),
             min_new_corrections=parsed.min_new_corrections,
-            keep_versions=parsed.keep_versions,
             seed=parsed.seed,
         )
     except ConfigError as error:  # what holds key by key and not together

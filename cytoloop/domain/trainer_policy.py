@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from cytoloop.domain.errors import ConfigError
 
@@ -108,34 +107,16 @@ class ContestPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hooks:
-    """Commands to run when a cycle has ended, as one would type them; no shell expands them.
-
-    They are given ``CYTOLOOP_EVENT`` (the key), ``CYTOLOOP_ASSAY``, ``CYTOLOOP_CYCLE``, ``CYTOLOOP_VERSION``,
-    ``CYTOLOOP_REASON`` and ``CYTOLOOP_REPORT`` in their environment.
-    """
-
-    promoted: str | None = None
-    rejected: str | None = None
-    """A challenger was compared, and the active version stayed."""
-    failed: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainerPolicy:
     """The ``trainer`` block of an assay."""
 
     triggers: Triggers = field(default_factory=Triggers)
     limits: Limits = field(default_factory=Limits)
     contest: ContestPolicy = field(default_factory=ContestPolicy)
-    hooks: Hooks = field(default_factory=Hooks)
     methods: tuple[str, ...] = LEARNED
     """What a cycle trains, out of *cdl*, *mdl* and *joint*."""
     min_new_corrections: int = 1
     """Corrections of training wells that no model has seen, below which a cycle trains nothing."""
-    keep_versions: int = 8
-    """Rejected and retired versions whose weights are kept, the newest; what is in use or may be gone back to
-    is kept besides."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -151,7 +132,6 @@ class TrainerPolicy:
                     f"each of {list(LEARNED)} at most once, and one of them",
                 ),
                 "min_new_corrections": (self.min_new_corrections, self.min_new_corrections >= 1, "1 or more"),
-                "keep_versions": (self.keep_versions, self.keep_versions >= 1, "1 or more"),
                 "seed": (self.seed, self.seed >= 0, "0 or more"),
             },
         )
@@ -159,11 +139,6 @@ class TrainerPolicy:
             raise ConfigError(
                 "trainer: methods: got 'joint' without 'cdl', which it starts from; expected both"
             )
-
-    def document(self) -> dict[str, Any]:
-        """The policy as JSON, every key."""
-        document = asdict(self)
-        return {**document, "methods": list(self.methods)}
 
 
 def _check(block: str, rules: Mapping[str, tuple[object, bool, str]]) -> None:

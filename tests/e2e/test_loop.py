@@ -263,7 +263,7 @@ def test_an_expert_corrects_with_the_brush_and_the_loop_turns(
     active = store.models.active("rosella")
     assert active.version != before
     assert [t.model.method for t in outcome.trained] == ["cdl", "mdl", "joint"]
-    assert outcome.trained[1].model.parent == outcome.trained[0].model.version
+    assert outcome.trained[2].model.parent == outcome.trained[0].model.version
     taught = {row.image_id for t in outcome.trained for row in t.snapshot.rows if row.split == "train"}
     assert {store.images.get("rosella", image_id).split for image_id in taught} == {"train"}
 

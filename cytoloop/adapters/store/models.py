@@ -15,10 +15,9 @@ from cytoloop.domain.types import CycleKind, Item, ModelStatus, ModelVersion, Sn
 
 TRANSITIONS: Mapping[ModelStatus, tuple[ModelStatus, ...]] = {
     "candidate": ("active", "rejected"),
-    "rejected": ("candidate", "active", "pruned"),
+    "rejected": ("candidate", "active"),
     "active": ("retired",),
-    "retired": ("active", "pruned"),
-    "pruned": (),
+    "retired": ("active",),
 }
 
 
@@ -67,7 +66,7 @@ class Models:
                 return
             if status not in TRANSITIONS[current]:
                 raise InvalidTransition(
-                    f"model {version}: {current} cannot become {status}, only {' or '.join(TRANSITIONS[current]) or 'stay'}"
+                    f"model {version}: {current} cannot become {status}, only {' or '.join(TRANSITIONS[current])}"
                 )
             db["models"].update(version, {"status": status})
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import Item
 
-from cytoloop.domain.errors import StateError
+from cytoloop.domain.errors import InputError, StateError
 from cytoloop.domain.snapshot import make_snapshot
 from cytoloop.domain.types import SPLITS, Method, Split
 
@@ -114,3 +114,15 @@ def test_rows_say_how_sure_teachers_were_and_what_agreement_is_asked_of_them() -
 def test_nothing_to_learn_from_is_told(method: Method, weak: Any, corrected: Any, message: str) -> None:
     with pytest.raises(StateError, match=f"assay 'rosella': {message}"):
         rows(method, weak, corrected)
+
+
+def test_what_a_run_only_watches_is_part_of_what_it_saw() -> None:
+    def digest(*watched: str) -> str:
+        weak = {**WEAK, "v1": "weak-v1", "v2": "weak-v2"}
+        splits = {**SPLIT_OF, "v1": "validation", "v2": "validation"}
+        return make_snapshot("rosella", "cdl", weak, {}, splits, weak_validation=watched).digest  # type: ignore[arg-type]
+
+    assert digest() != digest("v1") != digest("v1", "v2")
+    assert digest("v1", "v2") == digest("v2", "v1", "v1")
+    with pytest.raises(InputError, match="image 't1' is of a train well; only those of validation wells"):
+        digest("t1")

@@ -23,9 +23,9 @@ def test_what_is_left_out_is_at_its_default(tmp_path: Path) -> None:
     plain = read(tmp_path, "")
     assert plain.trainer == TrainerPolicy()
     assert (plain.trainer.contest.min_groups, plain.trainer.contest.min_class_groups) == (12, 8)
-    some = read(tmp_path, "trainer: {triggers: {cron: '0 3 * * *', corrections: null}, keep_versions: 3}")
+    some = read(tmp_path, "trainer: {triggers: {cron: '0 3 * * *', corrections: null}, seed: 3}")
     assert (some.trainer.triggers.cron, some.trainer.triggers.corrections) == ("0 3 * * *", None)
-    assert (some.trainer.keep_versions, some.trainer.contest) == (3, TrainerPolicy().contest)
+    assert (some.trainer.seed, some.trainer.contest) == (3, TrainerPolicy().contest)
     assert some.digest == plain.digest, "when it trains is no part of what is made"
 
 

@@ -28,6 +28,7 @@ from cytoloop.pipeline.training import (
     fed_items,
     train_version,
     validation_score,
+    weak_validation_images,
     weak_validation_items,
     weak_validation_score,
     write_weights,
@@ -55,7 +56,14 @@ TILES = tiles_of(64, 64, (2, 2))
 def snapshot_of(home: SmallHome, method: Method) -> TrainingSnapshot:
     corrected = {item: c.mask for item, c in home.store.corrections.standing("rosella").items()}
     splits = {record.image_id: record.split for record in home.store.images.all("rosella")}
-    return make_snapshot("rosella", method, weak_masks(home.store, home.assay), corrected, splits)
+    return make_snapshot(
+        "rosella",
+        method,
+        weak_masks(home.store, home.assay),
+        corrected,
+        splits,
+        weak_validation=weak_validation_images(home.store, home.assay),
+    )
 
 
 def train(home: SmallHome, method: Method, **options):  # type: ignore[no-untyped-def]
@@ -235,10 +243,14 @@ def test_the_epochs_and_the_sources_of_a_run_are_stored_with_the_version(home: S
 
 
 def test_weak_validation_looks_at_weak_labels_of_validation_wells(home: SmallHome) -> None:
-    assert weak_validation_items(home.store, home.assay) == []
+    assert weak_validation_images(home.store, home.assay) == []
     weak_label_store(home.store, home.assay)
-    items = weak_validation_items(home.store, home.assay)
+    snapshot = snapshot_of(home, "cdl")
+    items = weak_validation_items(home.store, home.assay, snapshot)
     judges = home.of("validation")
+    assert [row.image_id for row in snapshot.rows if row.split == "validation"] == [
+        judge.image_id for judge in judges
+    ]
     assert len(items) == len(judges) > 0
     stored = home.store.masks.get(weak_masks(home.store, home.assay)[judges[0].image_id])
     np.testing.assert_array_equal(items[0].mask_HW, stored)
