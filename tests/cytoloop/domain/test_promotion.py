@@ -312,3 +312,39 @@ def test_unfair_or_impossible_contests_are_refused() -> None:
 def test_policies_that_make_no_contest_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=f"trainer: contest.{next(iter(wrong))}: got"):
         ContestPolicy(**wrong)  # type: ignore[arg-type]
+
+
+def null_contest(rng: np.random.Generator, found_G2: np.ndarray, size_G2: np.ndarray) -> list[ContestItem]:
+    """Wells of unequal size and difficulty; the challenger is the active version plus heavy-tailed noise."""
+    noisy_G2 = np.clip(found_G2 + 0.03 * rng.standard_t(3, found_G2.shape), 0, 1)
+    return [
+        ContestItem(
+            image_id=str(g),
+            tile=0,
+            group=str(g),
+            confusion_challenger=spotted(size_G2[g], noisy_G2[g]),
+            confusion_active=spotted(size_G2[g], found_G2[g]),
+        )
+        for g in range(len(size_G2))
+    ]
+
+
+def spotted(size_2: np.ndarray, found_2: np.ndarray) -> np.ndarray:
+    hits = np.round(size_2 * found_2)
+    matrix = np.diag([85_000.0, *hits])
+    matrix[1:, 0] = np.round(size_2) - hits
+    return matrix
+
+
+def test_thirty_null_cycles_rarely_promote_anything() -> None:
+    """Of reigns of 30 contests on one set of 12 wells, at most one in ten may end by chance."""
+    rng = np.random.default_rng(0)
+    ended = 0
+    for _ in range(100):
+        size_G2 = rng.lognormal(6.5, 0.6, (12, 2))
+        found_G2 = np.clip(rng.beta(8, 2, (12, 1)), 0.3, 0.85) * np.ones((1, 2))
+        ended += any(
+            decide(null_contest(rng, found_G2, size_G2), ContestPolicy(), NAMES, look=look).promote
+            for look in range(1, 31)
+        )
+    assert ended <= 10
