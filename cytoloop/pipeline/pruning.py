@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
+from typing import cast
 
 from cytoloop.adapters.registry import Registry
 from cytoloop.adapters.store import Store
-from cytoloop.domain.types import ModelVersion
+from cytoloop.domain.types import ModelStatus, ModelVersion
 
 logger = logging.getLogger(__name__)
+
+PRUNED = cast(ModelStatus, "pruned")
+"""Of a version whose weights were removed by policy: only its lineage is left."""
 
 
 def prune(store: Store, registry: Registry, assay: str, keep: int) -> list[str]:
@@ -31,11 +35,11 @@ def prune(store: Store, registry: Registry, assay: str, keep: int) -> list[str]:
     """
     chosen = prunable(store.models.all(assay), keep, _in_use(store, assay))
     for model in chosen:
-        store.models.set_status(model.version, "pruned")
+        store.models.set_status(model.version, PRUNED)
     fresh = {model.version for model in chosen}
     removed = []
     for model in store.models.all(assay):
-        if model.status != "pruned" or not (model.version in fresh or registry.holds(model.version)):
+        if model.status != PRUNED or not (model.version in fresh or registry.holds(model.version)):
             continue
         store.predictions.forget(assay, model.version)
         store.scores.forget(assay, model.version)
@@ -71,7 +75,7 @@ def prunable(models: Sequence[ModelVersion], keep: int, in_use: Collection[str] 
     ]
     doomed = {model.version for model in (spare[:-keep] if keep else spare)}
     parents = {model.version: model.parent for model in models}
-    for version in [m.version for m in models if m.version not in doomed and m.status != "pruned"]:
+    for version in [m.version for m in models if m.version not in doomed and m.status != PRUNED]:
         parent = parents[version]
         while parent is not None:
             doomed.discard(parent)
