@@ -121,13 +121,12 @@ def lineage_of(store: Store, registry: Registry, version: str) -> Lineage:
         If the store has no such version.
     """
     model = store.models.get(version)
-    contests = _contests(store, model)
     return Lineage(
         model=model,
-        since=_since(store, model, contests),
+        since=_since(store, model),
         parents=_parents(store, model),
         learned=_learned(store, model),
-        contests=contests,
+        contests=_contests(store, model),
         files=look_at_files(registry, model),
     )
 
@@ -220,7 +219,7 @@ def _learned(store: Store, model: ModelVersion) -> Learned | None:
         snapshot = store.models.snapshot(model.snapshot)
     except UnknownVersion:
         return None
-    drawn = _drawn(store, snapshot)
+    drawn = _drawn(store, snapshot, model.created_at)
     dates = sorted(at for _, at in drawn)
 
     def by_split(source: str) -> dict[str, int]:
@@ -236,18 +235,23 @@ def _learned(store: Store, model: ModelVersion) -> Learned | None:
     )
 
 
-def _drawn(store: Store, snapshot: TrainingSnapshot) -> list[tuple[str, datetime]]:
-    """(expert, when) of every saved mask of a snapshot; a consensus of several readers is nobody's own."""
-    masks = {
-        (Item(image_id=row.image_id, tile=row.tile), row.mask)
+def _drawn(store: Store, snapshot: TrainingSnapshot, made_at: datetime) -> list[tuple[str, datetime]]:
+    """(expert, when) of every mask of a snapshot; of a consensus, every reading there was when it was made."""
+    left = {
+        Item(image_id=row.image_id, tile=row.tile): row.mask
         for row in snapshot.rows
         if row.source == "correction" and row.tile is not None
     }
-    return [
-        (row["expert"], datetime.fromisoformat(row["annotated_at"]))
-        for row in (store.corrections.revisions(snapshot.assay) if masks else ())
-        if (Item(image_id=row["image_id"], tile=row["tile"]), row["mask"]) in masks
+    saved = [
+        (Item(image_id=row["image_id"], tile=row["tile"]), row)
+        for row in (store.corrections.revisions(snapshot.assay) if left else ())
+        if row["kind"] == "submitted"
     ]
+    own = [(item, row) for item, row in saved if row["mask"] == left.get(item)]
+    agreed = left.keys() - {item for item, _ in own}
+    own += [(item, row) for item, row in saved if item in agreed]
+    drawn = [(row["expert"], datetime.fromisoformat(row["annotated_at"])) for _, row in own]
+    return [(expert, at) for expert, at in drawn if at <= made_at]
 
 
 def _contests(store: Store, model: ModelVersion) -> tuple[Fought, ...]:
@@ -265,8 +269,8 @@ def _contests(store: Store, model: ModelVersion) -> tuple[Fought, ...]:
     )
 
 
-def _since(store: Store, model: ModelVersion, contests: tuple[Fought, ...]) -> datetime | None:
-    """When a version's status became what it is, as cycles and contests tell it."""
+def _since(store: Store, model: ModelVersion) -> datetime | None:
+    """When a version's status became what it is, as far as cycles and contests tell it."""
     if model.status == "candidate":
         return model.created_at
     if model.status == "active":  # what is in force changed with the last cycle that changed it
@@ -276,10 +280,14 @@ def _since(store: Store, model: ModelVersion, contests: tuple[Fought, ...]) -> d
             if cycle["state"] == "done" and cycle["outcome"] in ("promoted", "rolled-back")
         ]
         return max(changes, default=model.created_at)
-    lost = [
-        fought.at
-        for fought in contests
-        if (fought.active if model.status == "retired" else fought.challenger) == model.version
-        and fought.promoted == (model.status == "retired")
-    ]
-    return max(lost, default=None) if model.status in ("retired", "rejected") else None
+    ended = []
+    for row in store.models.contests(model.assay):
+        is_replaced = model.status == "retired" and row["active"] == model.version and row["promoted"]
+        is_lost = (
+            model.status == "rejected"
+            and row["challenger"] == model.version
+            and row["document"].get("lower_bound") is not None  # else it found too few wells and decided nothing
+        )
+        if is_replaced or is_lost:
+            ended.append(datetime.fromisoformat(row["created_at"]))
+    return max(ended, default=None)
