@@ -1,17 +1,28 @@
-"""Who is asking: Basic auth for Label Studio, a secret header for webhooks, bearer tokens for scripts."""
+"""Who is asking, and what each may do: Basic auth for Label Studio, a secret header for webhooks, tokens for
+scripts and people."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from cytoloop.domain.errors import AccessDenied, ConfigError
+from cytoloop.domain.errors import AccessDenied, ConfigError, Forbidden
 
 Role = Literal["expert", "admin", "service"]
+Action = Literal["see everyone", "train", "cancel", "bring into force", "set queues"]
+MAY: Mapping[Action, tuple[Role, ...]] = {
+    "see everyone": ("admin", "service"),
+    "train": ("admin", "service"),
+    "cancel": ("admin", "service"),
+    "bring into force": ("admin",),
+    "set queues": ("admin",),
+}
+"""Which roles may do what; whatever is not here, anyone who holds a token may do for himself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +31,15 @@ class Caller:
 
     name: str
     role: Role
+
+    def may(self, action: Action) -> bool:
+        """Whether this role does such things."""
+        return self.role in MAY[action]
+
+    def check_may(self, action: Action) -> None:
+        """Refuse (``Forbidden``) what this role does not do."""
+        if not self.may(action):
+            raise Forbidden(f"role {self.role!r} may not do this; expected one of {list(MAY[action])}")
 
 
 class ApiTokens:
@@ -32,12 +52,18 @@ class ApiTokens:
 
     def caller(self, token: str | None) -> Caller:
         """The holder of a token; ``AccessDenied`` if it is missing or unknown."""
+        caller = self.holder(token_digest(token or ""))
+        if caller is None:
+            raise AccessDenied("expected `Authorization: Bearer <token>` with a token of this server")
+        return caller
+
+    def holder(self, digest: str) -> Caller | None:
+        """Who holds the token of this digest, as the file says now; None: nobody, or nobody any more."""
         self._refresh()
-        digest = token_digest(token or "")
         for known, caller in self._callers.items():
             if hmac.compare_digest(known, digest):
                 return caller
-        raise AccessDenied("expected `Authorization: Bearer <token>` with a token of this server")
+        return None
 
     def _refresh(self) -> None:
         if self._path is None or not self._path.is_file():

@@ -1,30 +1,27 @@
-"""The Flask application: wiring and error handling; routes are in ``ml_backend.routes``."""
+"""The Flask application: wiring; routes are in ``ml_backend.routes``, errors in ``ml_backend.faults``."""
 
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import uuid
 
-from flask import Flask, g, jsonify, request
-from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import HTTPException
+from flask import Flask, g
 
 from cytoloop.adapters.assays import load_assay
 from cytoloop.adapters.registry import Registry
 from cytoloop.adapters.store import Store
 from cytoloop.config import Settings
 from cytoloop.domain.assay import Assay
-from cytoloop.domain.errors import AccessDenied, CytoloopError
 from labelstudio_config.client import LabelStudioClient
 from labelstudio_config.intake import Intake
 from ml_backend.access import ApiTokens
 from ml_backend.active_model import ActiveModel
-from ml_backend.routes import api, label_studio
+from ml_backend.dashboard import Dashboard
+from ml_backend.faults import explain, guard
+from ml_backend.routes import api, dashboard, label_studio
 from ml_backend.service import Backend
-
-logger = logging.getLogger(__name__)
+from ml_backend.sessions import use_sessions
 
 MAX_BODY = 256 * 1024 * 1024
 """Label Studio sends every stored mask of every task it asks about."""
@@ -55,13 +52,19 @@ def create_app(settings: Settings | None = None, *, start: bool = True) -> Flask
         client,
         url,
     )
+    tokens = ApiTokens(settings.api_tokens)
     app = Flask("ml_backend")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.extensions["cytoloop"] = {"backend": backend, "store": store, "settings": settings}
+    csrf = use_sessions(app, settings.home)
     app.register_blueprint(label_studio.blueprint(backend, settings))
-    app.register_blueprint(api.blueprint(backend, store, ApiTokens(settings.api_tokens), settings))
+    app.register_blueprint(api.blueprint(backend, store, tokens, settings))
+    app.register_blueprint(
+        dashboard.blueprint(backend, Dashboard(store, load, url), store, tokens, settings, csrf)
+    )
     app.before_request(_name_request)
-    app.register_error_handler(Exception, _explain)
+    app.after_request(guard)
+    app.register_error_handler(Exception, explain)
     if start:
         backend.start()
     return app
@@ -69,18 +72,3 @@ def create_app(settings: Settings | None = None, *, start: bool = True) -> Flask
 
 def _name_request() -> None:
     g.request_id = uuid.uuid4().hex[:12]
-
-
-def _explain(error: Exception) -> ResponseReturnValue:
-    """One translation of every error: a message and a request id, never a traceback."""
-    request_id = g.get("request_id", "")
-    if isinstance(error, CytoloopError):
-        logger.info("refused %s %s request=%s: %s", request.method, request.path, request_id, error)
-        response = jsonify(error=str(error), request_id=request_id)
-        if isinstance(error, AccessDenied):
-            response.headers["WWW-Authenticate"] = 'Basic realm="cytoloop"'
-        return response, error.http_status
-    if isinstance(error, HTTPException):
-        return jsonify(error=error.description, request_id=request_id), error.code or 500
-    logger.exception("bug in %s %s request=%s", request.method, request.path, request_id)
-    return jsonify(error="an error of ours; the log has it under this id", request_id=request_id), 500

@@ -180,6 +180,11 @@ class Backend:
         withdraw(self._label_studio, self._store, assay, lease.queue, lease.expert, [lease.item])
         return released
 
+    def queue_named(self, queue_name: str) -> str:
+        """The whole name of a queue, ``assay/queue``; InputError if there is none."""
+        assay, queue = find_queue(self._store, self._load, queue_name)
+        return f"{assay.name}/{queue}"
+
     def queue(self, queue_name: str) -> dict[str, Any]:
         """The policy in force of a queue, as JSON."""
         assay, queue = find_queue(self._store, self._load, queue_name)
@@ -274,10 +279,7 @@ def worklist(
     for review in store.reviews.open(assay.name):  # the most pressing first
         if review.expert != holder:
             reviews.setdefault(review.item, review.reason)
-    tab = store.handouts.tab(assay.name, queue, holder)
-    page = f"{label_studio_url}/projects/{row['project_id']}/data?"
-    if tab is not None:
-        page += f"tab={tab.view_id}&"
+    page = _tab_page(store, label_studio_url, assay.name, queue, holder)
     entries: list[WorklistEntry] = []
     for rank, one in enumerate(listed, start=1):
         role = roles.get(one.item)
@@ -300,6 +302,18 @@ def worklist(
             )
         )
     return entries
+
+
+def stream_url(store: Store, label_studio_url: str, assay: str, queue: str, holder: str) -> str:
+    """Where a holder works in Label Studio: the items of the tab one after the other."""
+    return _tab_page(store, label_studio_url, assay, queue, holder) + "labeling=1"
+
+
+def _tab_page(store: Store, label_studio_url: str, assay: str, queue: str, holder: str) -> str:
+    """A holder's tab, for a parameter to follow; the whole project before there is a tab."""
+    tab = store.handouts.tab(assay, queue, holder)
+    page = f"{label_studio_url}/projects/{store.assays.get(assay)['project_id']}/data?"
+    return page if tab is None else f"{page}tab={tab.view_id}&"
 
 
 READ_BY_OTHERS = frozenset({"overlap", "gold", "review"})

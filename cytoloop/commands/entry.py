@@ -73,6 +73,7 @@ def _show_address(where: Any) -> None:
     stdout.print(f"Label Studio: {where.label_studio}", soft_wrap=True)
     if where.user:
         stdout.print(f"Login:        {where.user}   {where.password}", soft_wrap=True)
+    stdout.print(f"Dashboard:    {where.backend}   (token {where.admin_token})", soft_wrap=True, markup=False)
     stdout.print("Press Ctrl-C to stop everything.")
 
 

@@ -35,6 +35,7 @@ def ensure_secrets(home: Path) -> dict[str, str]:
         "backend_password": lambda: secrets.token_urlsafe(24),
         "webhook_secret": lambda: secrets.token_urlsafe(24),
         "api_token": lambda: secrets.token_urlsafe(24),
+        "admin_token": lambda: secrets.token_urlsafe(24),
         "api_tokens": lambda: str(home / "api-tokens"),
     }
     new = {key: make() for key, make in made.items() if key not in local}
@@ -42,6 +43,7 @@ def ensure_secrets(home: Path) -> dict[str, str]:
         write_local(home, new)
     local = read_local(home)
     add_token(Path(local["api_tokens"]), local["api_token"], "local", "service")
+    add_token(Path(local["api_tokens"]), local["admin_token"], "admin", "admin")
     return local
 
 

@@ -66,6 +66,9 @@ class Address:
     password: str | None
     worklists: dict[str, str]
     backend: str
+    """Of the dashboard, too."""
+    admin_token: str
+    """With which an administrator logs in there."""
 
 
 class Stack:
@@ -242,6 +245,7 @@ def address(home: Home) -> Address:
         password=local["label_studio_password"] if own else None,
         worklists=worklists,
         backend=home.settings.backend_url or "",
+        admin_token=local["admin_token"],
     )
 
 

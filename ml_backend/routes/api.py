@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, jsonify, request, send_file
@@ -12,8 +11,10 @@ from flask.typing import ResponseReturnValue
 
 from cytoloop.adapters.store import Store
 from cytoloop.config import Settings
-from cytoloop.domain.errors import Forbidden, InputError, UnknownVersion
+from cytoloop.domain.errors import Forbidden, InputError
 from ml_backend.access import ApiTokens, Caller
+from ml_backend.asking import ask_promotion, ask_rollback, ask_training, call_off
+from ml_backend.reports import report_file
 from ml_backend.service import Backend
 
 MOST_CLAIMED = 1000
@@ -24,12 +25,16 @@ CYCLE_KEYS = (
     "state",
     "step",
     "progress",
+    "kind",
+    "target",
     "asked_by",
+    "why",
     "created_at",
     "started_at",
     "finished_at",
     "outcome",
     "reason",
+    "cancelled_by",
 )
 
 
@@ -38,12 +43,7 @@ def blueprint(backend: Backend, store: Store, tokens: ApiTokens, settings: Setti
     routes = Blueprint("api", __name__)
 
     def caller(*roles: str) -> Caller:
-        given = request.authorization
-        token = None
-        if given is not None:
-            # a browser cannot send a bearer token: it asks for name and password, the token being the latter
-            token = given.token if given.type == "bearer" else given.password
-        who = tokens.caller(token)
+        who = tokens.caller(given_token())
         if roles and who.role not in roles:
             raise Forbidden(f"role {who.role!r} may not do this; expected one of {list(roles)}")
         return who
@@ -105,32 +105,38 @@ def blueprint(backend: Backend, store: Store, tokens: ApiTokens, settings: Setti
                 listed.append({**asdict(model), "created_at": model.created_at.isoformat()})
         return jsonify(models=listed)
 
+    @routes.post("/api/v1/models/<version>/promote")
+    def promote(version: str) -> ResponseReturnValue:
+        return jsonify(_told(ask_promotion(store, caller(), version))), 202
+
+    @routes.post("/api/v1/models/rollback")
+    def roll_back() -> ResponseReturnValue:
+        return jsonify(_told(ask_rollback(store, caller(), _asked_assay()))), 202
+
     @routes.post("/api/v1/cycles")
     def ask_cycle() -> ResponseReturnValue:
-        who = caller("admin", "service")
-        body = request.get_json(force=True, silent=True)
-        assay = body.get("assay") if isinstance(body, dict) else None
-        names = store.assays.names()
-        if assay is None and len(names) == 1:
-            assay = names[0]
-        if assay not in names:
-            raise InputError(f"assay is {assay!r}, expected one of {names}")
-        return jsonify(_cycle(store, store.cycles.ask(assay, who.name))), 202
+        return jsonify(_told(ask_training(store, caller(), _asked_assay()))), 202
+
+    @routes.get("/api/v1/cycles")
+    def cycles() -> ResponseReturnValue:
+        caller("admin", "service")
+        rows = [row for assay in store.assays.names() for row in store.cycles.all(assay)]
+        rows.sort(key=lambda row: (row["created_at"], row["id"]), reverse=True)
+        return jsonify(cycles=[_told(row) for row in rows[: _whole("limit", 100)]])
 
     @routes.get("/api/v1/cycles/<cycle_id>")
     def cycle(cycle_id: str) -> ResponseReturnValue:
         caller("admin", "service")
-        return jsonify(_cycle(store, cycle_id))
+        return jsonify(_told(store.cycles.get(cycle_id)))
+
+    @routes.delete("/api/v1/cycles/<cycle_id>")
+    def cancel(cycle_id: str) -> ResponseReturnValue:
+        return jsonify(_told(call_off(store, caller(), cycle_id)))
 
     @routes.get("/api/v1/reports/<cycle_id>")
     def report(cycle_id: str) -> ResponseReturnValue:
         caller()
-        return send_file(_report_file(store, settings, cycle_id, "report.json"))
-
-    @routes.get("/reports/<cycle_id>")
-    def report_page(cycle_id: str) -> ResponseReturnValue:
-        caller()
-        return send_file(_report_file(store, settings, cycle_id, "report.html"))
+        return send_file(report_file(store, settings.home, cycle_id, "report.json"))
 
     @routes.get("/livez")
     def livez() -> ResponseReturnValue:
@@ -144,17 +150,23 @@ def blueprint(backend: Backend, store: Store, tokens: ApiTokens, settings: Setti
     return routes
 
 
-def _cycle(store: Store, cycle_id: str) -> dict[str, Any]:
-    row = store.cycles.get(cycle_id)
+def given_token() -> str | None:
+    """The token that came with this request; None without one."""
+    given = request.authorization
+    if given is None:
+        return None
+    # a browser cannot send a bearer token: it asks for name and password, the token being the latter
+    return given.token if given.type == "bearer" else given.password
+
+
+def _told(row: dict[str, Any]) -> dict[str, Any]:
     return {key: row[key] for key in CYCLE_KEYS}
 
 
-def _report_file(store: Store, settings: Settings, cycle_id: str, name: str) -> Path:
-    report: str | None = store.cycles.get(cycle_id)["report"]
-    path = settings.home / report / name if report else None
-    if path is None or not path.is_file():
-        raise UnknownVersion(f"cycle {cycle_id!r} has no report")
-    return path
+def _asked_assay() -> object:
+    """The assay that a body names, if there is a body and it does."""
+    body = request.get_json(force=True, silent=True)
+    return body.get("assay") if isinstance(body, dict) else None
 
 
 def _object() -> dict[str, Any]:

@@ -459,6 +459,92 @@ def test_a_cycle_that_is_not_here(web: FlaskClient) -> None:
     assert "cycle 'x'" in get(web, "/api/v1/cycles/x", status=404)["error"]
 
 
+def test_cycles_are_listed_newest_first(tiny: Tiny, web: FlaskClient) -> None:
+    first = tiny.store.cycles.ask(tiny.name, "schedule", "21 corrections")
+    second = tiny.store.cycles.ask(tiny.name, "root", kind="promote", target="cdl-1")
+    listed = get(web, "/api/v1/cycles")["cycles"]
+    assert [row["id"] for row in listed] == [second, first]
+    assert (listed[0]["kind"], listed[0]["target"]) == ("promote", "cdl-1")
+    assert (listed[1]["kind"], listed[1]["why"], listed[1]["cancelled_by"]) == (
+        "train",
+        "21 corrections",
+        None,
+    )
+    assert [row["id"] for row in get(web, "/api/v1/cycles", "admin", limit=1)["cycles"]] == [second]
+    get(web, "/api/v1/cycles", "expert", 403)
+    get(web, "/api/v1/cycles", status=400, limit="all")
+
+
+@pytest.mark.parametrize("role", ["admin", "service"])
+def test_a_cycle_is_called_off(tiny: Tiny, web: FlaskClient, role: str) -> None:
+    cycle_id = tiny.store.cycles.ask(tiny.name, "schedule")
+    row = ask(web, "DELETE", f"/api/v1/cycles/{cycle_id}", role)
+    assert (row["id"], row["state"], row["cancelled_by"]) == (cycle_id, "failed", NAMES[role])
+    said = ask(web, "DELETE", f"/api/v1/cycles/{cycle_id}", role, 409)["error"]
+    assert said == f"cycle {cycle_id} is failed; only a queued or running one can be cancelled"
+
+
+def test_an_expert_calls_nothing_off(tiny: Tiny, web: FlaskClient) -> None:
+    cycle_id = tiny.store.cycles.ask(tiny.name, "schedule")
+    ask(web, "DELETE", f"/api/v1/cycles/{cycle_id}", "expert", 403)
+    assert tiny.store.cycles.get(cycle_id)["state"] == "queued"
+    ask(web, "DELETE", "/api/v1/cycles/x", "admin", 404)
+    assert web.delete(f"/api/v1/cycles/{cycle_id}").status_code == 401
+
+
+def test_a_version_is_asked_to_come_into_force(tiny: Tiny, web: FlaskClient) -> None:
+    tiny.add_version("cdl-20260101-0123abcd")
+    row = ask(web, "POST", "/api/v1/models/cdl-20260101-0123abcd/promote", "admin", 202)
+    assert (row["kind"], row["target"], row["state"]) == ("promote", "cdl-20260101-0123abcd", "queued")
+    assert (row["asked_by"], row["why"]) == ("root", "root decided for cdl-20260101-0123abcd")
+    again = ask(web, "POST", "/api/v1/models/cdl-20260101-0123abcd/promote", "admin", 202)
+    assert again["id"] == row["id"], "asked for twice, done once"
+    assert tiny.active().startswith("cip-"), "the trainer does it"
+
+
+def test_a_version_that_cannot_come_into_force_is_refused(tiny: Tiny, web: FlaskClient) -> None:
+    said = ask(web, "POST", "/api/v1/models/cdl-1/promote", "admin", 404)["error"]
+    assert "model 'cdl-1' is not in this home" in said
+    said = ask(web, "POST", f"/api/v1/models/{tiny.active()}/promote", "admin", 409)["error"]
+    assert said == f"model {tiny.active()} is in force already; expected another one"
+    tiny.add_version("cdl-20260101-0123abcd")
+    with tiny.store._file.transaction() as db:
+        db.execute("UPDATE models SET status = 'pruned' WHERE method = 'cdl'")
+    said = ask(web, "POST", "/api/v1/models/cdl-20260101-0123abcd/promote", "admin", 409)["error"]
+    assert said == "model cdl-20260101-0123abcd is pruned: its weights are gone; expected one that has them"
+    assert tiny.store.cycles.queued() == []
+
+
+@pytest.mark.parametrize("body", [{"assay": "tiny"}, {}, None])
+def test_going_back_leads_to_the_version_before(tiny: Tiny, web: FlaskClient, body: Any) -> None:
+    tiny.publish_active()
+    cip = tiny.active()
+    said = ask(web, "POST", "/api/v1/models/rollback", "admin", 409, body)["error"]
+    assert said == f"assay 'tiny': {cip} is the first version in force; there is none before it"
+    publish(tiny.studio, tiny.store, tiny.assay, tiny.add_version("cdl-20260101-0123abcd"))
+    row = ask(web, "POST", "/api/v1/models/rollback", "admin", 202, body)
+    assert (row["kind"], row["target"], row["assay"]) == ("rollback", cip, "tiny")
+    assert row["why"] == f"root wants {cip} back in the place of cdl-20260101-0123abcd"
+    row = ask(web, "POST", f"/api/v1/models/{cip}/promote", "admin", 202)
+    assert row["target"] == cip, "a version of the CIP is one like the others"
+
+
+def test_going_back_of_an_assay_that_is_not_here(web: FlaskClient) -> None:
+    said = ask(web, "POST", "/api/v1/models/rollback", "admin", 400, {"assay": "night"})["error"]
+    assert said == "assay is 'night', expected one of ['tiny']"
+
+
+@pytest.mark.parametrize("role", ["expert", "service"])
+@pytest.mark.parametrize("path", ["/api/v1/models/cdl-1/promote", "/api/v1/models/rollback"])
+def test_only_an_administrator_decides_which_version_serves(
+    tiny: Tiny, web: FlaskClient, role: str, path: str
+) -> None:
+    said = ask(web, "POST", path, role, 403)["error"]
+    assert said == f"role {role!r} may not do this; expected one of ['admin']"
+    assert web.post(path).status_code == 401
+    assert tiny.store.cycles.queued() == []
+
+
 def test_reports_are_served_once_they_are_there(tiny: Tiny, web: FlaskClient) -> None:
     cycle_id = tiny.store.cycles.ask(tiny.name, "test")
     assert "has no report" in get(web, f"/api/v1/reports/{cycle_id}", "expert", 404)["error"]

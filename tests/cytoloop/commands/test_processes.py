@@ -61,10 +61,12 @@ def test_secrets_are_made_once_and_are_their_owners_alone(tmp_path: Path) -> Non
     for name in ("local.json", "api-tokens"):
         assert (tmp_path / name).stat().st_mode & 0o077 == 0
     made = [value for key, value in first.items() if key not in ("label_studio_user", "api_tokens")]
-    assert len(set(made)) == len(made) == 5
+    assert len(set(made)) == len(made) == 6
     assert all(len(value) >= 16 for value in made)
     assert ApiTokens(tmp_path / "api-tokens").caller(first["api_token"]).role == "service"
-    assert first["api_token"] not in (tmp_path / "api-tokens").read_text()
+    assert ApiTokens(tmp_path / "api-tokens").caller(first["admin_token"]).role == "admin"
+    for token in (first["api_token"], first["admin_token"]):
+        assert token not in (tmp_path / "api-tokens").read_text()
 
 
 def test_what_is_there_already_is_kept(tmp_path: Path) -> None:

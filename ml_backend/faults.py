@@ -1,0 +1,89 @@
+"""Errors and headers at the edge: one translation for programs (JSON), one for people (a page)."""
+
+from __future__ import annotations
+
+import logging
+
+from flask import Response, g, jsonify, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from flask_wtf.csrf import CSRFError  # type: ignore[import-untyped]
+from werkzeug.exceptions import HTTPException
+
+from cytoloop.domain.errors import AccessDenied, CytoloopError
+
+logger = logging.getLogger(__name__)
+
+OURS = "an error of ours; the log has it under this id"
+TITLES = {
+    400: "This could not be understood",
+    401: "Please log in",
+    403: "Not for this login",
+    404: "Nothing is here",
+    409: "Not now",
+    503: "Something is away",
+}
+PLAIN = {404: "There is no page of that address.", 405: "This address is no page; a form leads here."}
+"""In the place of the library's words, on pages."""
+STALE_FORM = "The form is from before your last login, or not from this site. Go back, load the page again, and repeat it."
+CLOSED = "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+PAGE_POLICY = f"default-src 'none'; style-src 'self'; img-src 'self' data:; {CLOSED}"
+REPORT_POLICY = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; {CLOSED}"
+"""A report is one file: its style and its pictures are inside."""
+
+
+def explain(error: Exception) -> ResponseReturnValue:
+    """One translation of every error: a message and a request id, never a traceback."""
+    request_id = g.get("request_id", "")
+    if isinstance(error, CytoloopError):
+        logger.info("refused %s %s request=%s: %s", request.method, request.path, request_id, error)
+        status, message = error.http_status, str(error)
+    elif isinstance(error, CSRFError):
+        logger.info(
+            "refused %s %s request=%s: %s", request.method, request.path, request_id, error.description
+        )
+        status, message = 400, STALE_FORM
+    elif isinstance(error, HTTPException):
+        status, message = error.code or 500, error.description or ""
+        if wants_page():
+            message = PLAIN.get(status, message)
+    else:
+        logger.exception("bug in %s %s request=%s", request.method, request.path, request_id)
+        status, message = 500, OURS
+    return _page(status, message) if wants_page() else _document(error, status, message)
+
+
+def wants_page() -> bool:
+    """Whether a person reads the answer: a browser asks for HTML by name, programs do not."""
+    if request.path.startswith("/api/") or request.blueprint == "label_studio":
+        return False
+    return request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
+
+
+def _page(status: int, message: str) -> ResponseReturnValue:
+    if status == AccessDenied.http_status:
+        wanted = request.full_path.rstrip("?") if request.method == "GET" else "/"
+        return redirect(url_for("dashboard.login", next=wanted), 303)
+    title = TITLES.get(status, "Something went wrong here")
+    page = render_template(
+        "error.html", title=title, message=message, request_id=g.get("request_id", ""), status=status
+    )
+    return page, status
+
+
+def _document(error: Exception, status: int, message: str) -> ResponseReturnValue:
+    response = jsonify(error=message, request_id=g.get("request_id", ""))
+    if isinstance(error, AccessDenied):
+        response.headers["WWW-Authenticate"] = 'Basic realm="cytoloop"'
+    return response, status
+
+
+def guard(response: Response) -> Response:
+    """Headers of whatever a browser may show: nothing from elsewhere, no script, no frame, nothing kept."""
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    if response.mimetype == "text/html":
+        response.headers.setdefault("Content-Security-Policy", PAGE_POLICY)
+        # not no-referrer: over https a form is known by it (Flask-WTF)
+        response.headers["Referrer-Policy"] = "same-origin"
+        response.headers["X-Frame-Options"] = "DENY"
+        response.headers["Cache-Control"] = "no-store"
+    return response
