@@ -419,16 +419,22 @@ def queues_strategies(context: Context) -> None:
 
 @cli.command()
 @click.option("--assay", help="[the only one of the home]")
+@click.option(
+    "--cancel",
+    metavar="ID",
+    help="Run none, but call this one off: one that waits ends at once, one that runs at its next step.",
+)
 @shared
-def cycle(context: Context, assay: str | None) -> None:
+def cycle(context: Context, assay: str | None, cancel: str | None) -> None:
     """One training cycle now, in this process.
 
     \b
     cytoloop cycle --assay rosella
+    cytoloop cycle --cancel 0a1b2c3d4e5f
     """
     from cytoloop.commands import entry
 
-    entry.cycle(context, assay)
+    entry.cycle(context, assay, cancel)
 
 
 @cli.group()
@@ -443,7 +449,7 @@ def models() -> None:
 @models.command("list")
 @shared
 def models_list(context: Context) -> None:
-    """Every version, with what became of it.
+    """Every version, the newest last: what became of it, and its mean IoU on contest items.
 
     \b
     cytoloop models list
@@ -457,14 +463,70 @@ def models_list(context: Context) -> None:
 @click.argument("version")
 @shared
 def models_show(context: Context, version: str) -> None:
-    """Lineage of one version: snapshot, parent, numbers, contests.
+    """Lineage of one version: what it learned from and how, code and machine, numbers, contests, files.
+
+    The digest of its files is checked now. Of a version whose weights were removed, all the rest is still told.
 
     \b
     cytoloop models show cdl-20240517-0a1b2c3d
+    cytoloop models show cdl-20240517-0a1b2c3d --json
     """
     from cytoloop.commands import entry
 
     entry.models_show(context, version)
+
+
+@models.command("promote")
+@click.argument("version")
+@shared
+def models_promote(context: Context, version: str) -> None:
+    """Bring a version into force without a contest, because you say so.
+
+    Its predictions are published the way a cycle does it. `cytoloop models rollback` undoes it.
+
+    \b
+    cytoloop models promote joint-20240517-0a1b2c3d
+    """
+    from cytoloop.commands import entry
+
+    entry.models_promote(context, version)
+
+
+@models.command("rollback")
+@click.option("--assay", help="[the only one of the home]")
+@shared
+def models_rollback(context: Context, assay: str | None) -> None:
+    """Go back to the version that was in force before the present one.
+
+    Going back twice leads to the one before that, not forward again.
+
+    \b
+    cytoloop models rollback --assay rosella
+    """
+    from cytoloop.commands import entry
+
+    entry.models_rollback(context, assay)
+
+
+@models.command("export")
+@click.argument("version")
+@click.argument("out", metavar="OUT.onnx", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+@shared
+def models_export(context: Context, version: str, out: Path, force: bool) -> None:
+    """Write a network as ONNX, for programs without PyTorch.
+
+    Its input `image` is float32 (N, C, H, W), of any size, and NORMALISED: each channel of the whole image by its
+    percentiles, as docs/models.md shows; the numbers are in the file's metadata. Its output `probabilities` is
+    (N, K, H, W). The file is written only if ONNX Runtime gives what PyTorch gives. Needs
+    pip install 'cytoloop[onnx]'.
+
+    \b
+    cytoloop models export joint-20240517-0a1b2c3d rosella.onnx
+    """
+    from cytoloop.commands import entry
+
+    entry.models_export(context, version, out, force)
 
 
 def comma_separated(_: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 class Brought:
     """What came of it."""
 
-    cycle_id: str = ""
+    cycle_id: str
     outcome: Outcome
     reason: str
     active_before: str
@@ -40,7 +40,7 @@ def version_to_bring(store: Store, assay: str, kind: CycleKind, target: str | No
     UnknownVersion
         If there is none of that name.
     StateError
-        If it serves already, is of another assay, or there is none to go back to.
+        If it serves already, its weights were removed, it is of another assay, or there is none to go back to.
     """
     active = store.models.active(assay)
     if kind == "rollback" and target is None:
@@ -56,6 +56,10 @@ def version_to_bring(store: Store, assay: str, kind: CycleKind, target: str | No
         raise StateError(f"model {target} is of assay {model.assay!r}, expected one of {assay!r}")
     if model.version == active.version:
         raise StateError(f"model {target} is in force already")
+    if model.status == "pruned":
+        raise StateError(
+            f"model {target}: its weights were removed (trainer.keep_versions); only its lineage is left"
+        )
     return model
 
 
@@ -67,6 +71,7 @@ def bring_into_force(
     kind: CycleKind,
     target: str | None,
     asked_by: str,
+    cycle_id: str,
     *,
     device: str = "auto",
     progress: Callable[[str, float], None] | None = None,
@@ -97,6 +102,7 @@ def bring_into_force(
     reason = f"{asked_by} {verb} {model.version}; in force before: {before.version}"
     logger.info("%s assay=%s", reason, assay.name)
     return Brought(
+        cycle_id=cycle_id,
         outcome="rolled-back" if kind == "rollback" else "promoted",
         reason=reason,
         active_before=before.version,

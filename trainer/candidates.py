@@ -100,7 +100,7 @@ def _compared(
     """One of each method: its candidate, else its newest version that can still be asked; and the active one."""
     shown = []
     for method in METHODS:
-        known = [m for m in models if m.method == method]
+        known = [m for m in models if m.method == method and m.status != "pruned"]
         chosen = (
             best[method] or (active if active.method == method else None) or (known[-1] if known else None)
         )

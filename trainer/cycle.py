@@ -258,7 +258,8 @@ class Cycle:
         splits = {record.image_id: record.split for record in self._store.images.all(self._assay.name)}
         weak = sum(splits[image_id] == "train" for image_id in weak_masks(self._store, self._assay))
         return (
-            cdl.config.get("preset") != self._preset
+            cdl.status == "pruned"
+            or cdl.config.get("preset") != self._preset
             or (cdl.config.get("recipe"), cdl.config.get("cip_code")) != teacher
             or cdl.config.get("agreement", 0.0) != self._assay.cip.agreement
             or not is_trained_as(cdl.config["train"], preset(self._preset, "cdl", self._assay, 0))

@@ -24,6 +24,7 @@ from cytoloop.domain.trainer_policy import TrainerPolicy, Triggers
 from cytoloop.domain.types import CycleKind
 from cytoloop.nn.fit import TrainingCancelled
 from cytoloop.pipeline.predictors import CipPredictor, load_predictor
+from cytoloop.pipeline.pruning import prune
 from labelstudio_config.client import LabelStudioClient
 from labelstudio_config.doubt_maps import lacking_doubts, show_doubts
 from labelstudio_config.handout import refill
@@ -241,6 +242,7 @@ class Trainer:
         )
         outcome = cycle.run(cycle_id)
         tell(self.store, outcome)
+        prune(self.store, self._registry, assay.name, policy.keep_versions)
         return outcome
 
     def _bring(self, row: Mapping[str, Any], note: Progress) -> Brought:
@@ -256,6 +258,7 @@ class Trainer:
             row["kind"],
             model.version,
             row["asked_by"],
+            row["id"],
             device=self._settings.device,
             progress=note,
         )

@@ -125,6 +125,7 @@ class _Trainer(_Strict):
     contest: _Contest = _Contest()
     methods: list[Literal["cdl", "mdl", "joint"]] = Field(default=["cdl", "mdl", "joint"], min_length=1)
     min_new_corrections: int = Field(default=TrainerPolicy().min_new_corrections, ge=1)
+    keep_versions: int = Field(default=TrainerPolicy().keep_versions, ge=1)
     seed: int = Field(default=TrainerPolicy().seed, ge=0)
 
 
@@ -252,6 +253,7 @@ def _trainer(parsed: _Trainer, path: Path) -> TrainerPolicy:
             contest=ContestPolicy(**parsed.contest.model_dump()),
             methods=tuple(parsed.methods),
             min_new_corrections=parsed.min_new_corrections,
+            keep_versions=parsed.keep_versions,
             seed=parsed.seed,
         )
     except ConfigError as error:  # what holds key by key and not together

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -22,10 +22,12 @@ from cytoloop.domain.errors import CytoloopError, InputError, StateError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from cytoloop.adapters.store import Store
     from cytoloop.commands.demo import Round
     from cytoloop.commands.study import CreatedStudy
     from cytoloop.domain.metrics.intervals import Interval
     from cytoloop.domain.survey.study import Progress
+    from cytoloop.domain.types import CycleKind
     from cytoloop.nn.fit import EpochReport
     from trainer.learning.page import LearningSummary
 
@@ -440,8 +442,11 @@ def queues_strategies(context: Context) -> None:
     stdout.print(table("Strategies", ["Name", "Asks for", "Needs"], rows))
 
 
-def cycle(context: Context, assay_name: str | None) -> None:
-    """One cycle in this process; fail if it failed."""
+def cycle(context: Context, assay_name: str | None, cancel: str | None) -> None:
+    """One cycle in this process, or one called off; fail if it failed."""
+    if cancel is not None:
+        _cancel_cycle(context, assay_name, cancel)
+        return
     from trainer.schedule import Trainer
 
     trainer = Trainer(context.settings)
@@ -456,26 +461,86 @@ def cycle(context: Context, assay_name: str | None) -> None:
     _show(context, {**row, "page": page}, f"{row['outcome']}: {row['reason']}\nReport: {page}")
 
 
+def _cancel_cycle(context: Context, assay_name: str | None, cycle_id: str) -> None:
+    if assay_name is not None:
+        raise InputError("--cancel and --assay: expected one of them, a cycle is of one assay")
+    with open_home(context.home) as home:
+        row = home.store.cycles.cancel(cycle_id, "cli")
+    ended = (
+        row["reason"]
+        if row["state"] == "failed"
+        else f"cancelled by {row['cancelled_by']}, ends at its next step"
+    )
+    _show(context, row, f"cycle {row['id']} of {row['assay']}: {ended}")
+
+
 def models_list(context: Context) -> None:
     """Versions of every assay."""
+    from cytoloop.commands.models import LIST_COLUMNS, list_rows, listed_models
+
     with open_home(context.home) as home:
-        listed = [model for name in home.store.assays.names() for model in home.store.models.all(name)]
+        listed = listed_models(home)
     if context.as_json:
         print_json({"models": listed})
-        return
-    rows = [[m.version, m.assay, m.status, m.parent or "", f"{m.created_at:%Y-%m-%d %H:%M}"] for m in listed]
-    stdout.print(table("Models", ["Version", "Assay", "Status", "Parent", "Made (UTC)"], rows))
+    else:
+        stdout.print(table("Models", LIST_COLUMNS, list_rows(listed)))
 
 
 def models_show(context: Context, version: str) -> None:
     """Lineage of one version."""
+    from cytoloop.commands.models import contest_facts, describe, facts_of
+
     with open_home(context.home) as home:
-        model = home.store.models.get(version)
-        contests = [
-            c for c in home.store.models.contests(model.assay) if version in (c["challenger"], c["active"])
-        ]
-        document = {**asdict(model), "folder": home.registry.folder(version), "contests": contests}
-    print_json(document)
+        described = describe(home, version)
+    if context.as_json:
+        print_json(described.to_dict())
+        return
+    for name, said in facts_of(described):
+        stdout.print(f"{name + ':':14} {said}", soft_wrap=True, markup=False)
+    contests = contest_facts(described.lineage)
+    stdout.print("Contests:" if contests else "Contests:      none", markup=False)
+    for at, said in contests:
+        stdout.print(f"  {at}  {said}", soft_wrap=True, markup=False)
+
+
+def models_export(context: Context, version: str, out: Path, force: bool) -> None:
+    """A network as ONNX."""
+    from cytoloop.commands.models import export_version
+
+    with open_home(context.home) as home, progress_bars() as bars:
+        summary = export_version(home, version, out, force, bars.step)
+    sizes = ", ".join(f"{count} x {height} x {width}" for count, height, width in summary.checked)
+    _show(
+        context,
+        summary,
+        f"{version} in {out}, ONNX opset {summary.opset}. Its input must be normalised: docs/models.md says how.\n"
+        f"Checked with ONNX Runtime on images of {sizes}: probabilities differ from PyTorch's by at most "
+        f"{summary.difference:.1e}",
+    )
+
+
+def models_promote(context: Context, version: str) -> None:
+    """Bring a version into force, because a person says so."""
+    _bring(context, "promote", lambda store: (store.models.get(version).assay, version))
+
+
+def models_rollback(context: Context, assay_name: str | None) -> None:
+    """Go back to the version in force before."""
+    _bring(context, "rollback", lambda store: (_one_assay(store.assays.names(), assay_name), None))
+
+
+def _bring(context: Context, kind: CycleKind, asked: Callable[[Store], tuple[str, str | None]]) -> None:
+    from cytoloop.commands.models import bring
+    from trainer.schedule import Trainer
+
+    trainer = Trainer(context.settings)
+    try:
+        assay, version = asked(trainer.store)
+        with progress_bars() as bars:
+            row = bring(trainer, kind, version, assay, bars.step)
+    finally:
+        trainer.close()
+    _show(context, row, f"{row['outcome']}: {row['reason']}")
 
 
 def rate_create(context: Context, assay_name: str, **options: Any) -> None:

@@ -117,6 +117,9 @@ class TrainerPolicy:
     """What a cycle trains, out of *cdl*, *mdl* and *joint*."""
     min_new_corrections: int = 1
     """Corrections of training wells that no model has seen, below which a cycle trains nothing."""
+    keep_versions: int = 8
+    """Rejected and retired versions whose weights are kept, the newest; what is in use or may be gone back to is kept
+    besides."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -132,6 +135,7 @@ class TrainerPolicy:
                     f"each of {list(LEARNED)} at most once, and one of them",
                 ),
                 "min_new_corrections": (self.min_new_corrections, self.min_new_corrections >= 1, "1 or more"),
+                "keep_versions": (self.keep_versions, self.keep_versions >= 1, "1 or more"),
                 "seed": (self.seed, self.seed >= 0, "0 or more"),
             },
         )

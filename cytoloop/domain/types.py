@@ -26,8 +26,9 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 HELD_OUT: tuple[Split, ...] = ("validation", "contest", "sealed")
 
 Method = Literal["cip", "cdl", "mdl", "joint"]
-ModelStatus = Literal["candidate", "active", "retired", "rejected"]
-"""*candidate* waits for a contest; *active* serves; *retired* served once; *rejected* lost."""
+ModelStatus = Literal["candidate", "active", "retired", "rejected", "pruned"]
+"""*candidate* waits for a contest; *active* serves; *retired* served once; *rejected* lost; *pruned*: its weights were
+removed by policy, its lineage is left."""
 CycleKind = Literal["train", "promote", "rollback"]
 """What was asked for: a training cycle, or a version that exists already brought into force."""
 

@@ -27,6 +27,7 @@ from cytoloop.nn.unet import UNet
 from cytoloop.nn.validate import mean_iou_score
 from cytoloop.nn.weights import load_weights, save_weights
 from cytoloop.pipeline.interrupted import forget_run, note_run, run_folder
+from cytoloop.pipeline.provenance import provenance
 from cytoloop.pipeline.training_data import CleanImage, is_watched, learning_items, training_items
 from cytoloop.pipeline.weak_labels import weak_masks
 
@@ -229,6 +230,7 @@ def train_version(
         "best_epoch": result.best_epoch,
         "history": history_document(result),
         "sources": sources_document(result, config, method),
+        "environment": provenance(device, config.precision),
     }
     version, digest = registry.add(
         method,

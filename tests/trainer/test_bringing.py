@@ -45,6 +45,7 @@ def bring(tiny: Tiny, kind: str, target: str | None = None) -> str:
         kind,  # type: ignore[arg-type]
         target,
         "ada",
+        "c1",
     )
     assert tiny.active() == tiny.studio.model_version == brought.active_after
     assert all(tiny.prediction_of(item) for item in tiny.held()), "what is leased shows it"
@@ -79,6 +80,10 @@ def test_what_cannot_serve_is_refused_and_nothing_changes(tiny: Tiny) -> None:
         bring(tiny, "promote", cip)
     with pytest.raises(StateError, match="no version was named"):
         bring(tiny, "promote")
+    tiny.store.models.set_status(ONE, "rejected")
+    tiny.store.models.set_status(ONE, "pruned")
+    with pytest.raises(StateError, match=r"its weights were removed \(trainer\.keep_versions\)"):
+        bring(tiny, "promote", ONE)
     assert tiny.active() == tiny.studio.model_version == cip
 
 

@@ -15,9 +15,10 @@ from cytoloop.domain.types import CycleKind, Item, ModelStatus, ModelVersion, Sn
 
 TRANSITIONS: Mapping[ModelStatus, tuple[ModelStatus, ...]] = {
     "candidate": ("active", "rejected"),
-    "rejected": ("candidate", "active"),
+    "rejected": ("candidate", "active", "pruned"),
     "active": ("retired",),
-    "retired": ("active",),
+    "retired": ("active", "pruned"),
+    "pruned": ("candidate",),
 }
 
 
@@ -28,13 +29,15 @@ class Models:
         self._file = file
 
     def add(self, model: ModelVersion) -> None:
-        """Register a version; the same version again is nothing new."""
+        """Register a version; the same version again is nothing new, unless its weights had been removed."""
         row = asdict(model)
         row["config"] = json.dumps(model.config)
         row["metrics"] = json.dumps(model.metrics)
         row["created_at"] = to_iso(model.created_at)
         with self._file.transaction() as db:
             db["models"].insert(row, ignore=True)
+            if model.status == "candidate" and self.get(model.version).status == "pruned":
+                self.set_status(model.version, "candidate")
 
     def get(self, version: str) -> ModelVersion:
         """One version; ``UnknownVersion`` naming those that exist."""

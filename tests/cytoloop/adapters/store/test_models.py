@@ -179,3 +179,14 @@ def test_an_interrupted_publication_is_found_again_with_its_window(store: Store)
 def test_a_publication_ends(store: Store, end: str) -> None:
     store.publications.advance(store.publications.begin("rosella", TWO, None, []), end)
     assert store.publications.unfinished("rosella") is None
+
+
+def test_a_version_made_again_after_its_weights_were_removed_waits_for_a_contest_again(store: Store) -> None:
+    made = make_model("mdl-20240517-00000003", status="candidate")
+    store.models.add(made)
+    store.models.set_status(made.version, "rejected")
+    store.models.add(made)
+    assert store.models.get(made.version).status == "rejected", "the same again is nothing new"
+    store.models.set_status(made.version, "pruned")
+    store.models.add(made)
+    assert store.models.get(made.version).status == "candidate"
