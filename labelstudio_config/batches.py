@@ -18,12 +18,15 @@ from cytoloop.domain.types import HELD_OUT, Item, ItemRole, Lease
 from cytoloop.domain.worklist import MOST_COMPARED, Candidate, Choice, choose_batch
 from cytoloop.pipeline.minutes import minutes_model
 from labelstudio_config.canvas import LEADING
+from labelstudio_config.contest_draw import ContestDraw, contest_draw
 from labelstudio_config.ranking import MAKING, policies_of
 
 OFFERED_PER_PLACE = 6
 """Best ranked items that a batch is chosen from, for each place: room for diversity, quotas and budgets."""
 DRAWN_PER_PLACE = 3
 """Items of the lowest lots offered for each place: a draw takes one a well before the second of any."""
+DRAWN_IF_SHORT = 1000
+"""Contest items offered while the contest lacks wells: among so many are some of every well."""
 REVIEW_SHARE = 0.1
 """Most of a batch that may be corrections worth a second look."""
 
@@ -76,11 +79,12 @@ def lease_batch(
     left = None if budget is None else budget - spent
     chosen: list[Choice] = []
     if len(first) < count and (left is None or left > 0):
-        offered = _offered(store, assay, version, strategy, count, policy, holder)
+        draw = contest_draw(store, assay, policy, count - len(first))
+        offered = _offered(store, assay, version, strategy, count, draw, holder)
         timed = [_timed(candidate, scale) for candidate in offered]
         if timed:
             # spread as the ranking's strategy wants it, which may stand in for the policy's
-            as_ranked = replace(policy, minutes=None, strategy=strategy)
+            as_ranked = replace(draw.policy, minutes=None, strategy=strategy)
             chosen = choose_batch(
                 timed,
                 as_ranked,
@@ -126,10 +130,11 @@ def _offered(
     version: str,
     strategy: str,
     count: int,
-    policy: QueuePolicy,
+    draw: ContestDraw,
     holder: str,
 ) -> list[Candidate]:
     """What a batch may be chosen from: the best ranked training items, and draws of every split."""
+    policy = draw.policy
     found: dict[Item, Candidate] = {}
 
     def offer(scored: Iterable[Scored]) -> None:
@@ -143,7 +148,9 @@ def _offered(
                 version,
                 strategy,
                 split,
-                max(64, DRAWN_PER_PLACE * count),
+                max(
+                    64, DRAWN_PER_PLACE * count, DRAWN_IF_SHORT if draw.is_short and split == "contest" else 0
+                ),
                 by="lot",
                 expert=holder,
                 skipped=returned(policy, holder),
@@ -165,7 +172,14 @@ def _offered(
     if policy.gold_share:
         for scored in _gold(store, assay, version, strategy, policy, holder):
             found[scored.item] = replace(scored.candidate, is_gold=True)
-    return list(found.values())
+    return [_in_turn(candidate, draw) for candidate in found.values()]
+
+
+def _in_turn(candidate: Candidate, draw: ContestDraw) -> Candidate:
+    """A contest item of a well that was asked for before comes after those of wells that were not."""
+    if candidate.split != "contest":
+        return candidate
+    return replace(candidate, lot=candidate.lot + draw.turns.get(candidate.group, 0))
 
 
 def _gold(

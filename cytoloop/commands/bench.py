@@ -1,4 +1,4 @@
-"""``cytoloop bench``: what the speed is, beside the bar it has to meet.
+"""``cytoloop bench``: what the speed is, and how often a contest errs, beside the bar it has to meet.
 
 A benchmark is a function that returns figures. It measures; it does not judge: a bar that is missed on a
 busy or small machine is told, and the command still ends well.
@@ -360,8 +360,21 @@ def bench_scores(_: BenchOptions, tell: Progress) -> Measured:
     return Measured(name="scores", title=title, figures=(told, *ratios))
 
 
+# --- contest: who is promoted by chance, and who is not although better -----------------------------------------
+
+
+def bench_contest(_: BenchOptions, tell: Progress) -> Measured:
+    """How often 30 cycles without any gain promote something, and how often a real gain is promoted."""
+    from cytoloop.commands.bench_contest import REIGNS, contest_figures
+
+    figures = contest_figures(tell)
+    title = f"Contests on simulated wells, {REIGNS:,} histories of 30 cycles without a gain for each rate"
+    return Measured(name="contest", title=title, figures=tuple(figures))
+
+
 BENCHMARKS: Mapping[str, Callable[[BenchOptions, Progress], Measured]] = {
     "worklist": bench_worklist,
     "scores": bench_scores,
+    "contest": bench_contest,
 }
 """Function by name."""

@@ -10,23 +10,24 @@ Legend: G groups, K classes.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
+from cytoloop.domain.contest_needs import Lacking, lacking_wells
 from cytoloop.domain.errors import InputError, ShapeError
-from cytoloop.domain.metrics.intervals import iou_of_present, resampled_mean_iou
+from cytoloop.domain.metrics.intervals import iou_of_present, jackknifed_gain
 from cytoloop.domain.metrics.pixels import mean_ignoring_nan, number_or_none
 from cytoloop.domain.trainer_policy import ContestPolicy
 
-GIVE_UP = 2
-"""Times the wells that are needed, after which a class that none of them holds is left out."""
-_ROUNDING = 1e-9  # a drop of exactly the allowed size is allowed, whatever binary fractions say
+_ROUNDING = (
+    1e-9  # a drop of exactly the allowed size is allowed, and no gain a tie, whatever binary fractions say
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,18 +59,6 @@ class ClassContest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lacking:
-    """Wells that are missing before anything can be judged; false where none are."""
-
-    groups: int = 0
-    classes: Mapping[str, int] = field(default_factory=dict)
-    """By class, those that lack any."""
-
-    def __bool__(self) -> bool:
-        return self.groups > 0 or bool(self.classes)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ContestDecision:
     """Promote or keep, why, and the numbers behind it (NaN where too little was measured)."""
 
@@ -89,9 +78,12 @@ class ContestDecision:
     """Share of wrong promotions that this contest is allowed, out of what the policy allows in all."""
     lacking: Lacking
     classes: tuple[ClassContest, ...]
+    class_groups: Mapping[str, int]
+    """For every class, wells whose truth holds it."""
     left_out: tuple[str, ...]
     """Classes the truth of the contest never holds: they cannot be judged."""
     groups: int
+    """Wells with a counted pixel."""
     items: int
 
     @property
@@ -124,6 +116,7 @@ class ContestDecision:
                 }
                 for one in self.classes
             ],
+            "class_groups": dict(self.class_groups),
             "left_out": list(self.left_out),
             "groups": self.groups,
             "items": self.items,
@@ -154,7 +147,12 @@ def alpha_of(look: int, confidence: float) -> float:
 
 
 def decide(
-    items: Sequence[ContestItem], policy: ContestPolicy, class_names: Sequence[str], *, look: int = 1
+    items: Sequence[ContestItem],
+    policy: ContestPolicy,
+    class_names: Sequence[str],
+    *,
+    look: int = 1,
+    wells: int | None = None,
 ) -> ContestDecision:
     """Judge a challenger against the active version on the same items.
 
@@ -162,13 +160,13 @@ def decide(
     class; its mean IoU (from summed confusion matrices, over the classes the truth holds) is higher; the lower
     bound of that gain is above zero; no class lost more IoU than allowed. A tie keeps the active version.
 
-    The bound is that of a jackknife over groups: the gain minus Student's t with G − 1 degrees of freedom times
-    the standard error from leaving out one group at a time (doi:10.1214/aos/1176345462). A percentile bootstrap
-    of a dozen wells is too sure of itself, and says little about the far tails that late contests are judged by.
+    The bound is that of a jackknife over groups with Student's t (`jackknifed_gain`), at the share of wrong
+    promotions that this look is allowed (`alpha_of`). Measured on contests in which nothing was gained, it
+    keeps to that share at a dozen wells and far out in the tail, where a bootstrap is too sure of
+    itself (docs/contest.md).
 
-    A class that the truth never holds lacks wells like any other, until there are twice as many groups as are
-    needed and still none with it: then it is left out, and the reason says so. It would block the loop for ever
-    where a plate does not show it.
+    A class that the truth never holds lacks wells like any other, until `lacking_wells` gives it up: then it is
+    left out, and the reason says so.
 
     Parameters
     ----------
@@ -180,6 +178,9 @@ def decide(
     look : int
         Which contest of the active version this is since it came into force, from 1; those that found too few
         groups do not count.
+    wells : int, optional
+        Contest wells there are, corrected or not: once all count, a class that none holds is not waited for any
+        longer. None: not known.
 
     Returns
     -------
@@ -192,7 +193,8 @@ def decide(
         If a matrix is not (K, K).
     InputError
         If an item comes twice, or the two versions were not judged on the same pixels of an item (a
-        version that leaves pixels out would choose its own questions); or ``look`` is below 1.
+        version that leaves pixels out would choose its own questions); if ``look`` is below 1, or there are
+        fewer ``wells`` than took part.
     """
     if look < 1:
         raise InputError(f"contest: look is {look}, expected 1 or more")
@@ -200,6 +202,8 @@ def decide(
     _check(items, class_count)
     counted = [item for item in items if item.confusion_active.sum() > 0]
     groups = sorted({item.group for item in counted})
+    if wells is not None and wells < len(groups):
+        raise InputError(f"contest: {wells} wells in all, expected at least the {len(groups)} that took part")
     place = {group: g for g, group in enumerate(groups)}
     challenger_GKK = np.zeros((len(groups), class_count, class_count))
     active_GKK = np.zeros_like(challenger_GKK)
@@ -226,9 +230,12 @@ def decide(
         if present[k]
     )
     alpha = alpha_of(look, policy.confidence)
-    lacking = _lacking(len(groups), dict(zip(class_names, groups_K.tolist(), strict=True)), policy)
-    lower_bound = float("nan") if lacking else _lower_bound(challenger_GKK, active_GKK, alpha)
-    bound = _Bound(value=lower_bound, confidence=1 - alpha, look=look)
+    class_groups = dict(zip(class_names, groups_K.tolist(), strict=True))
+    lacking = lacking_wells(len(groups), class_groups, policy, wells)
+    lower_bound = float("nan")
+    if not lacking:
+        lower_bound = float(jackknifed_gain(challenger_GKK, active_GKK).lower_bound(alpha))
+    bound = _Bound(value=lower_bound, alpha=alpha, look=look)
     promote, reason = _verdict(
         mean_challenger, mean_active, bound, classes, lacking, len(counted), len(groups), policy
     )
@@ -247,22 +254,10 @@ def decide(
         alpha=alpha,
         lacking=lacking,
         classes=classes,
+        class_groups=class_groups,
         left_out=left_out,
         groups=len(groups),
         items=len(counted),
-    )
-
-
-def _lacking(group_count: int, groups_by_class: Mapping[str, int], policy: ContestPolicy) -> Lacking:
-    """Wells that are missing, in all and by class."""
-    given_up = group_count >= GIVE_UP * policy.min_groups
-    return Lacking(
-        groups=max(0, policy.min_groups - group_count),
-        classes={
-            name: policy.min_class_groups - groups
-            for name, groups in groups_by_class.items()
-            if groups < policy.min_class_groups and not (groups == 0 and given_up)
-        },
     )
 
 
@@ -287,28 +282,19 @@ def _check(items: Sequence[ContestItem], class_count: int) -> None:
         raise InputError(f"contest: items {twice} come more than once, expected each item once")
 
 
-def _lower_bound(challenger_GKK: NDArray[np.float64], active_GKK: NDArray[np.float64], alpha: float) -> float:
-    """One-sided lower bound of the gain in mean IoU, by leaving out one group at a time.
-
-    Where one group alone holds a class, leaving it out changes what the mean is over: the bound is then wide.
-    """
-    group_count = len(active_GKK)
-    whole_1G = np.ones((1, group_count))
-    without_GG = 1.0 - np.eye(group_count)
-    gain = resampled_mean_iou(challenger_GKK, whole_1G) - resampled_mean_iou(active_GKK, whole_1G)
-    gain_G = resampled_mean_iou(challenger_GKK, without_GG) - resampled_mean_iou(active_GKK, without_GG)
-    variance = (group_count - 1) / group_count * float(((gain_G - gain_G.mean()) ** 2).sum())
-    return float(gain[0] - stats.t.ppf(1 - alpha, group_count - 1) * variance**0.5)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Bound:
     value: float
-    confidence: float
+    alpha: float
     look: int
 
     def told(self, digits: int) -> str:
-        words = f"{100 * self.confidence:.5g} % lower bound {_signed(self.value, digits)}"
+        # two digits of what is allowed: 97.5 %, 99.17 % … however near to 100 % a late contest comes
+        places = max(0, 1 - math.floor(math.log10(100 * self.alpha)))
+        confidence = f"{100 * (1 - self.alpha):.{places}f}"
+        if "." in confidence:
+            confidence = confidence.rstrip("0").rstrip(".")
+        words = f"{confidence} % lower bound {_signed(self.value, digits)}"
         return words if self.look == 1 else f"{words}, contest {self.look} of the active model"
 
 
@@ -333,8 +319,8 @@ def _verdict(
         f"of {_count(group_count, 'well')}"
     )
     gain = f"{_signed(difference, digits)} ({bound.told(digits)})"
-    if not challenger > active:
-        how = "as good as" if challenger == active else "not better than"
+    if not difference > _ROUNDING:
+        how = "as good as" if abs(difference) <= _ROUNDING else "not better than"
         return False, f"kept the active model: the challenger is {how} it, {scope}, difference {gain}"
     if not bound.value > 0:
         return False, f"kept the active model: the gain may be chance, {scope}, gain {gain}"

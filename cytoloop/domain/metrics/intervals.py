@@ -1,10 +1,11 @@
-"""Intervals of mean IoU by a bootstrap over groups: items of a well share cells, staining and focus.
+"""How sure a mean IoU is, judged over groups: items of a well share cells, staining and focus.
 
 Resampling items one by one would claim more certainty than there is. Two versions are compared on the same
-draws (paired), so that hard wells, which are hard for both, cancel out. With few groups a percentile
-bootstrap is somewhat too sure of itself.
+groups (paired), so that hard wells, which are hard for both, cancel out. Reports show intervals of a percentile
+bootstrap, which with few groups is somewhat too sure of itself; what decides takes a jackknife with Student's t
+(docs/contest.md has both measured).
 
-Legend: S seeds, G groups, K classes, B bootstrap replicates.
+Legend: S seeds, G groups, K classes, B bootstrap replicates or any leading axes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from cytoloop.domain.errors import InputError, ShapeError
 from cytoloop.domain.metrics.pixels import iou_of, mean_ignoring_nan
@@ -104,3 +106,69 @@ def mean_iou_interval(
     tail = (1.0 - confidence) / 2.0
     low, high = np.nanquantile(resampled_B, (tail, 1.0 - tail))
     return Interval(value=value, low=float(low), high=float(high), confidence=confidence)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class JackknifedGain:
+    """Gains in mean IoU, with how far each may be off for the wells that happened to judge."""
+
+    value_B: NDArray[np.float64]
+    """Challenger minus active, -1 … 1."""
+    error_B: NDArray[np.float64]
+    """Standard error; 0 where all groups say the same."""
+    groups: int
+
+    def lower_bound(self, alpha: float | NDArray[np.float64]) -> NDArray[np.float64]:
+        """One-sided bound that a gain is below with probability ``alpha``, by Student's t with G - 1 degrees."""
+        bound_B: NDArray[np.float64] = self.value_B - stats.t.isf(alpha, self.groups - 1) * self.error_B
+        return bound_B
+
+
+def jackknifed_gain(challenger_BGKK: NDArray[Any], active_BGKK: NDArray[Any]) -> JackknifedGain:
+    """Gain in mean IoU of one version over another, and its standard error from leaving out one group at a time.
+
+    The gain is that of the summed matrices, so large wells weigh as many pixels as they have. Its error is the
+    delete-one jackknife's (Efron & Stein 1981, doi:10.1214/aos/1176345462), taken with Student's t after
+    Tukey (Miller 1974, doi:10.1093/biomet/61.1.1). Where one group alone holds a class, leaving that group out
+    changes what the mean is over: the error is then large, unless the other classes gained as much.
+
+    Parameters
+    ----------
+    challenger_BGKK, active_BGKK : ndarray of int, shape (..., G, K, K)
+        Summed confusion matrices by group, rows = truth; G >= 2. The truth of a group is the same on both sides.
+
+    Returns
+    -------
+    JackknifedGain
+        Of shape (...): a single comparison has shape ().
+
+    Raises
+    ------
+    ShapeError
+        If the arrays are not of one shape (..., G, K, K).
+    InputError
+        If there are fewer than two groups: none can be left out.
+
+    Examples
+    --------
+    >>> active = np.array([[[90, 0], [10, 0]], [[90, 0], [8, 2]], [[90, 0], [6, 4]]])
+    >>> gain = jackknifed_gain(active[::-1], active)  # the same pixels in all, from other groups
+    >>> float(gain.value_B), bool(gain.lower_bound(0.05) < 0)
+    (0.0, True)
+    """
+    if challenger_BGKK.shape != active_BGKK.shape or active_BGKK.ndim < 3:
+        raise ShapeError(
+            f"gain: challenger {challenger_BGKK.shape}, active {active_BGKK.shape}; "
+            "expected (..., groups, classes, classes) twice"
+        )
+    group_count = active_BGKK.shape[-3]
+    if group_count < 2:
+        raise InputError(f"gain: {group_count} group(s), expected at least 2 to leave one out")
+    whole_B, without_BG = np.zeros(active_BGKK.shape[:-3]), np.zeros(active_BGKK.shape[:-2])
+    for sign, side in ((1.0, challenger_BGKK), (-1.0, active_BGKK)):
+        sum_B1KK = side.sum(axis=-3, keepdims=True)  # pixel counts: sums and differences are exact
+        whole_B += sign * mean_ignoring_nan(iou_of_present(sum_B1KK))[..., 0]
+        without_BG += sign * mean_ignoring_nan(iou_of_present(sum_B1KK - side))
+    off_BG = without_BG - without_BG.mean(axis=-1, keepdims=True)
+    variance_B = (group_count - 1) / group_count * (off_BG**2).sum(axis=-1)
+    return JackknifedGain(value_B=whole_B, error_B=np.sqrt(variance_B), groups=group_count)

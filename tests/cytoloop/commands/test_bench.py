@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cytoloop import cli
-from cytoloop.commands import bench, bench_scores
+from cytoloop.commands import bench, bench_contest, bench_scores
 from cytoloop.commands.bench import BenchOptions, Figure, Measured, run_benchmarks
 from cytoloop.domain.errors import InputError
 
@@ -76,7 +76,8 @@ def test_a_benchmark_that_is_not_known_is_refused_with_those_that_are(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(
-        InputError, match=r"benchmark 'sleep' is not known; expected one of \['worklist', 'scores'\]"
+        InputError,
+        match=r"benchmark 'sleep' is not known; expected one of \['worklist', 'scores', 'contest'\]",
     ):
         run_benchmarks(["worklist", "sleep"], BenchOptions(items=1000), lambda *_: None)
     assert run(["sleep"], capsys)[0] == 1
@@ -94,3 +95,26 @@ def test_scores_are_measured_against_a_plain_prediction(monkeypatch: pytest.Monk
         "entropy, effort and reason",
         "eight whole passes",
     }
+
+
+def test_contests_are_measured_without_a_gain_and_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, few in {
+        "REIGNS": 60,
+        "BOOTSTRAPPED_REIGNS": 4,
+        "REPLICATES": 50,
+        "CONTESTS": 60,
+        "CALIBRATED": 200,
+        "POPULATION": 500,
+        "WELLS": (12,),
+        "GAINS": (0.01, 0.1),
+    }.items():
+        monkeypatch.setattr(bench_contest, name, few)
+    told: list[tuple[str, int, int]] = []
+    (found,) = run_benchmarks(["contest"], BenchOptions(), lambda *step: told.append(step))
+    values = {figure.name: figure.value for figure in found.figures}
+    judged = {figure.name for figure in found.figures if figure.bar is not None}
+    assert judged >= {"equal, 12 wells: 30 cycles with a wrong promotion"}
+    assert values["equal, 12 wells: 30 cycles with a wrong promotion"] <= 20
+    assert values["gain 0.1, 12 wells, look 1: promoted"] > 90
+    assert values["gain 0.01, 12 wells, look 20: promoted"] < values["gain 0.01, 12 wells, look 1: promoted"]
+    assert told[-1][1] == told[-1][2], "all steps were told"

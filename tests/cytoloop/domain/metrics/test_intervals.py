@@ -3,7 +3,12 @@ import pytest
 
 from cytoloop.domain.errors import InputError, ShapeError
 from cytoloop.domain.metrics import pixel_metrics
-from cytoloop.domain.metrics.intervals import draw_groups, mean_iou_interval, resampled_mean_iou
+from cytoloop.domain.metrics.intervals import (
+    draw_groups,
+    jackknifed_gain,
+    mean_iou_interval,
+    resampled_mean_iou,
+)
 
 GOOD = np.array([[90, 10], [10, 90]])  # IoU 90 / 110 for both classes
 BAD = np.array([[50, 50], [50, 50]])  # IoU 50 / 150
@@ -64,3 +69,40 @@ def test_what_cannot_be_resampled_is_refused() -> None:
         mean_iou_interval(GOOD[None, None])
     with pytest.raises(ShapeError, match="same groups"):
         mean_iou_interval(np.stack([GOOD, BAD])[None], np.stack([GOOD] * 3)[None])
+
+
+def gains_of(*gains: int) -> tuple[np.ndarray, np.ndarray]:
+    """A group a gain: 100 pixels of a class of which 60 were found, and so many more now; background untouched."""
+    active = np.array([[[10**9, 0], [40, 60]] for _ in gains])
+    challenger = np.array([[[10**9, 0], [40 - g, 60 + g]] for g in gains])
+    return challenger, active
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
+    found = jackknifed_gain(*gains_of(10, 20, 30))
+    assert float(found.value_B) == pytest.approx(0.1, abs=1e-6)
+    assert float(found.error_B) == pytest.approx(0.05 / np.sqrt(3), abs=1e-6)
+    assert float(found.lower_bound(0.025)) == pytest.approx(0.1 - 4.302653 * 0.05 / np.sqrt(3), abs=1e-5)
+
+
+def test_groups_that_all_say_the_same_leave_no_doubt() -> None:
+    found = jackknifed_gain(*gains_of(10, 10, 10, 10))
+    assert float(found.error_B) == pytest.approx(0.0, abs=1e-9)
+    assert float(found.lower_bound(1e-6)) == pytest.approx(float(found.value_B), abs=1e-7)
+
+
+def test_many_gains_at_once_are_those_one_by_one() -> None:
+    pairs = [gains_of(1, 5, 9), gains_of(-3, 0, 3)]
+    together = jackknifed_gain(*(np.stack(side) for side in zip(*pairs, strict=True)))
+    for n, pair in enumerate(pairs):
+        alone = jackknifed_gain(*pair)
+        assert together.value_B[n] == pytest.approx(float(alone.value_B))
+        assert together.error_B[n] == pytest.approx(float(alone.error_B))
+
+
+def test_a_gain_that_nobody_can_judge_is_refused() -> None:
+    challenger, active = gains_of(1, 2, 3)
+    with pytest.raises(InputError, match=r"gain: 1 group\(s\), expected at least 2"):
+        jackknifed_gain(challenger[:1], active[:1])
+    with pytest.raises(ShapeError, match=r"challenger \(3, 2, 2\), active \(2, 2, 2\)"):
+        jackknifed_gain(challenger, active[:2])
