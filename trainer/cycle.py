@@ -20,6 +20,7 @@ from cytoloop.adapters.registry import Registry
 from cytoloop.adapters.store import Store, StoredCorrection
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.cip import CODE_VERSION, recipe_digest
+from cytoloop.domain.contest_needs import ContestNeeds
 from cytoloop.domain.errors import ExternalError, StateError
 from cytoloop.domain.metrics import Calibration, Evaluation, confusion_matrix, number_or_none
 from cytoloop.domain.ports import LabelStudio
@@ -29,6 +30,7 @@ from cytoloop.domain.types import HELD_OUT, Item, Method, ModelVersion, Split
 from cytoloop.nn.fit import EpochReport
 from cytoloop.pipeline.cip_version import ensure_cip_version
 from cytoloop.pipeline.consensus import agreed, counted
+from cytoloop.pipeline.contest_wells import needed_wells
 from cytoloop.pipeline.judging import JudgedItem, doubt_maps
 from cytoloop.pipeline.weak_labels import weak_label_store, weak_masks
 from labelstudio_config.doubt_maps import show_doubts
@@ -81,6 +83,8 @@ class CycleOutcome:
     challenger: str | None = None
     candidates: tuple[Candidacy, ...] = ()
     """The methods side by side on validation items."""
+    contest_needs: ContestNeeds | None = None
+    """The wells to correct next, by name, where there were too few to judge by."""
     is_behind: bool = False
     """A run went on with the rows it had when it was cut off: what came in since is still to be learned."""
     evaluations: dict[tuple[str, Split], Evaluation] = field(default_factory=dict)
@@ -151,6 +155,7 @@ class Cycle:
         self._meanwhile = meanwhile
         self._refilled_at = perf_counter()
         self._standing: dict[Item, StoredCorrection] = {}
+        self._waiting: Mapping[Item, str] = {}
         self._judge: Judge
 
     def run(self, cycle_id: str) -> CycleOutcome:
@@ -215,8 +220,8 @@ class Cycle:
         weak_label_store(store, assay)
         # Read once: experts go on while a cycle trains, and its models must be judged on one set of items.
         self._standing = outcome.standing = agreed(store, assay)
-        waiting = self._waiting_contest_items(outcome)
-        self._judge = Judge(store, self._registry, assay, self._device, self._standing, waiting)
+        self._waiting = self._waiting_contest_items(outcome)
+        self._judge = Judge(store, self._registry, assay, self._device, self._standing, self._waiting)
 
     def _waiting_contest_items(self, outcome: CycleOutcome) -> Mapping[Item, str]:
         """Contest items that wait for a second reader, or whose readers do not agree, and why."""
@@ -364,7 +369,12 @@ class Cycle:
             )
         ]
         look = self._store.models.looks(self._assay.name, active.version) + 1
-        decision = decide(items, self._policy.contest, self._assay.class_names, look=look)
+        contest_wells = sum(
+            split == "contest" for split in self._store.images.groups(self._assay.name).values()
+        )
+        decision = decide(
+            items, self._policy.contest, self._assay.class_names, look=look, wells=contest_wells
+        )
         outcome.decision = decision
         outcome.challenger = challenger.version
         outcome.outcome = "promoted" if decision.promote else "kept"
@@ -378,6 +388,15 @@ class Cycle:
             decision.reason,
             decision.to_dict(),
         )
+        if not decision.is_enough:
+            outcome.contest_needs = needed_wells(
+                self._store,
+                self._assay,
+                decision,
+                self._waiting,
+                self._standing,
+                policy=self._policy.contest,
+            )
         if decision.is_enough:  # decided: who lost does not come back, nor who lost to the challenger
             losers = [m for m in self._store.models.all(self._assay.name) if m.status == "candidate"]
             for model in losers:

@@ -33,9 +33,13 @@ from labelstudio_config.publish import rescore, resume
 from labelstudio_config.ranking import policies_of, rank_everything, strategies_for, strategy_for
 from trainer.bringing import Brought, bring_into_force, version_to_bring
 from trainer.cycle import Cycle, CycleCancelled, CycleOutcome, Progress
+from trainer.endings import tell_brought, tell_failure
+from trainer.hooks import EVENTS, run_hook
 from trainer.isolation import ChildProcess
+from trainer.report import Outcome
+from trainer.report.index import write_index
 from trainer.runs import Runner
-from trainer.telling import report_folder, tell
+from trainer.telling import add_note, report_folder, tell
 from trainer.triggers import due
 
 logger = logging.getLogger(__name__)
@@ -205,23 +209,55 @@ class Trainer:
             if progress:
                 progress(step, share)
 
+        before = self.store.models.active(assay.name).version
         try:
             outcome = (
                 self._train_cycle(assay, cycle_id, note) if row["kind"] == "train" else self._bring(row, note)
             )
         except BaseException as error:
-            self._close_failed(row, error)
+            self._close_failed(assay, row, error, before)
             raise
-        report = None
-        if isinstance(outcome, CycleOutcome):
-            report = str(report_folder(assay.name, cycle_id))
-        self.store.cycles.finish(cycle_id, "done", outcome.outcome, outcome.reason, report)
+        if isinstance(outcome, Brought):
+            tell_brought(self.store, assay, cycle_id, outcome)
+        self._close(assay, cycle_id, "done", outcome.outcome, outcome.reason)
         logger.info("cycle done id=%s outcome=%s: %s", cycle_id, outcome.outcome, outcome.reason)
         if isinstance(outcome, CycleOutcome) and outcome.is_behind:
             self.store.cycles.ask(
                 assay.name, "schedule", "corrections that came in while a run was interrupted"
             )
         return outcome
+
+    def _close(self, assay: Assay, cycle_id: str, state: str, outcome: Outcome, reason: str) -> None:
+        """Close the row of a cycle whose report is written, run the administrator's command, list the report."""
+        folder = report_folder(assay.name, cycle_id)
+        page = self.store.home / folder / "report.html"
+        self.store.cycles.finish(cycle_id, state, outcome, reason, str(folder) if page.is_file() else None)
+        row = self.store.cycles.get(cycle_id)
+        if (
+            row["kind"] == "train"
+            and outcome in EVENTS
+            and not (outcome == "kept" and not self._was_decided(row))
+        ):
+            result = run_hook(
+                self.policy_of(assay).hooks,
+                EVENTS[outcome],
+                assay=assay.name,
+                cycle=cycle_id,
+                version=self.store.models.active(assay.name).version,
+                reason=reason,
+                report=page if page.is_file() else None,
+            )
+            if result is not None and result.note and page.is_file():
+                add_note(self.store, assay.name, cycle_id, result.note)
+        try:
+            write_index(self.store)
+        except Exception:  # a list of reports must not undo what they are about
+            logger.exception("index of reports not written")
+
+    def _was_decided(self, row: Mapping[str, Any]) -> bool:
+        """Whether a cycle's contest had wells enough to compare two versions."""
+        contests = self.store.models.contests(row["assay"])
+        return any(c["cycle_id"] == row["id"] and c["document"].get("is_enough", True) for c in contests)
 
     def _train_cycle(self, assay: Assay, cycle_id: str, note: Progress) -> CycleOutcome:
         policy = self.policy_of(assay)
@@ -266,20 +302,25 @@ class Trainer:
     def _is_called_off(self, cycle_id: str) -> bool:
         return self.store.cycles.cancelled_by(cycle_id) is not None
 
-    def _close_failed(self, row: Mapping[str, Any], error: BaseException) -> None:
-        """Say in a cycle's row how it failed, and ask for it again where that was not its own fault."""
+    def _close_failed(self, assay: Assay, row: Mapping[str, Any], error: BaseException, before: str) -> None:
+        """Say in a cycle's row and report how it failed; ask for it again where that was not its own fault."""
         by = self.store.cycles.cancelled_by(row["id"])
         if by is not None and isinstance(error, (CycleCancelled, TrainingCancelled)):
-            self.store.cycles.finish(row["id"], "failed", "cancelled", f"cancelled by {by}")
+            reason = f"cancelled by {by}"
+            tell_failure(self.store, assay, row["id"], "cancelled", reason, active_before=before)
+            self._close(assay, row["id"], "failed", "cancelled", reason)
             return
         passing = (LabelStudioUnavailable, TrainingCancelled, CycleCancelled)
-        is_ours = isinstance(error, Exception) and not isinstance(error, passing)
         reason = str(error) if isinstance(error, CytoloopError) else f"{type(error).__name__}: {error}"
-        self.store.cycles.finish(row["id"], "failed", "failed" if is_ours else "abandoned", reason)
-        if not is_ours:
-            why = f"cycle {row['id']} was put off: {reason}"
-            target = self.store.cycles.get(row["id"])["target"]
-            self.store.cycles.ask(row["assay"], "retry", why, kind=row["kind"], target=target)
+        if isinstance(error, Exception) and not isinstance(error, passing):
+            tell_failure(self.store, assay, row["id"], "failed", reason, active_before=before)
+            self._close(assay, row["id"], "failed", "failed", reason)
+            return
+        # in a hurry, maybe: no report, and none is missed, since it is tried again
+        self.store.cycles.finish(row["id"], "failed", "abandoned", reason)
+        why = f"cycle {row['id']} was put off: {reason}"
+        target = self.store.cycles.get(row["id"])["target"]
+        self.store.cycles.ask(row["assay"], "retry", why, kind=row["kind"], target=target)
 
     def _meanwhile(self, training: str) -> None:
         """While one assay trains: whoever goes back to an older version of it is served, and others are looked at."""

@@ -16,6 +16,7 @@ from trainer.gallery import worst_cases
 from trainer.report import (
     AuditPoint,
     CalibrationScores,
+    Candidate,
     Contest,
     CurvePoint,
     CycleReport,
@@ -27,8 +28,10 @@ from trainer.report import (
     SourceShare,
     TrainingRun,
     VersionScores,
+    WellsNeeded,
     WorstCase,
     audit_point,
+    past_contests,
 )
 from trainer.report.names import SHORT_NAMES
 from trainer.report.render import render_report
@@ -55,10 +58,24 @@ def tell(store: Store, outcome: CycleOutcome) -> Path:
 
 def rebuild(store: Store, assay: str, cycle_id: str) -> Path:
     """Render a report's page again from its JSON, with what was rated and boxed since."""
-    folder = store.home / report_folder(assay, cycle_id)
-    document = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    html, _ = render_report(_with_studies(CycleReport.from_dict(document), store.home), folder)
+    report = read_report(store, assay, cycle_id)
+    html, _ = render_report(_with_studies(report, store.home), store.home / report_folder(assay, cycle_id))
     return html
+
+
+def add_note(store: Store, assay: str, cycle_id: str, note: str) -> Path:
+    """Say one more thing in a report that is written: what came of the command that was run after it."""
+    report = read_report(store, assay, cycle_id)
+    html, _ = render_report(
+        replace(report, notes=(*report.notes, note)), store.home / report_folder(assay, cycle_id)
+    )
+    return html
+
+
+def read_report(store: Store, assay: str, cycle_id: str) -> CycleReport:
+    """A report that was written."""
+    path = store.home / report_folder(assay, cycle_id) / "report.json"
+    return CycleReport.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _with_studies(report: CycleReport, home: Path) -> CycleReport:
@@ -81,7 +98,7 @@ def _report(store: Store, outcome: CycleOutcome, folder: Path) -> CycleReport:
     finished = datetime.now(UTC)
     method_of: dict[str, Method] = {m.version: m.method for m in store.models.all(assay.name)}
     snapshot = outcome.trained[-1].snapshot if outcome.trained else None
-    last = _last_report(store, outcome)
+    last = last_report(store, assay.name, outcome.cycle_id)
     return CycleReport(
         cycle=outcome.cycle_id,
         assay=assay.name,
@@ -91,6 +108,8 @@ def _report(store: Store, outcome: CycleOutcome, folder: Path) -> CycleReport:
         reason=outcome.reason,
         active_before=outcome.active_before,
         active_after=outcome.active_after,
+        asked_by=outcome.asked_by,
+        why=outcome.why,
         work=_work(outcome.fresh),
         snapshot=None
         if snapshot is None
@@ -105,11 +124,17 @@ def _report(store: Store, outcome: CycleOutcome, folder: Path) -> CycleReport:
             VersionScores.from_evaluation(evaluation, version=version, method=method_of[version], split=split)
             for (version, split), evaluation in outcome.evaluations.items()
         ),
+        candidates=_candidates(store, outcome),
         contest=None
         if outcome.decision is None or outcome.challenger is None
         else Contest.from_decision(
-            outcome.decision, challenger=outcome.challenger, active=outcome.active_before
+            outcome.decision,
+            challenger=outcome.challenger,
+            active=outcome.active_before,
+            max_class_drop=assay.trainer.contest.max_class_drop,
         ),
+        contest_needs=_needs(outcome),
+        contests=past_contests(store.models.contests(assay.name)),
         published=None
         if outcome.active_after == outcome.active_before
         else Publication(
@@ -137,6 +162,26 @@ def _report(store: Store, outcome: CycleOutcome, folder: Path) -> CycleReport:
     )
 
 
+def _candidates(store: Store, outcome: CycleOutcome) -> tuple[Candidate, ...]:
+    new = {trained.model.version for trained in outcome.trained}
+    return tuple(
+        Candidate(
+            version=one.version,
+            method=one.method,
+            validation_mean_iou=one.validation_mean_iou,
+            is_challenger=one.is_challenger,
+            is_active=one.is_active,
+            is_new=one.version in new,
+            made_at=store.models.get(one.version).created_at,
+        )
+        for one in outcome.candidates
+    )
+
+
+def _needs(outcome: CycleOutcome) -> WellsNeeded | None:
+    return None if outcome.contest_needs is None else WellsNeeded.from_needs(outcome.contest_needs)
+
+
 def _run(trained: Trained) -> TrainingRun:
     config = trained.model.config
     sources = {name: source for name, source in config.get("sources", {}).items() if isinstance(source, dict)}
@@ -155,6 +200,8 @@ def _run(trained: Trained) -> TrainingRun:
         ),
         seconds=trained.result.seconds,
         chosen_epoch=trained.result.best_epoch,
+        resumed_after=trained.result.resumed_after,
+        peak_memory_gb=trained.result.peak_memory_gb,
         sources=tuple(
             SourceShare(
                 source="weak" if name == "weak" else "corrections",
@@ -198,11 +245,13 @@ def minutes_of(corrections: list[StoredCorrection]) -> float:
     return sum(c.lead_time_s or 0.0 for c in corrections) / 60
 
 
-def _last_report(store: Store, outcome: CycleOutcome) -> CycleReport | None:
-    """The report before this one, as far as there is one: curves go on from it."""
-    for cycle in reversed(store.cycles.all(outcome.assay.name)):
-        path = store.home / (cycle["report"] or "") / "report.json"
-        if cycle["report"] and cycle["id"] != outcome.cycle_id and path.is_file():
+def last_report(store: Store, assay: str, cycle_id: str) -> CycleReport | None:
+    """The report before this cycle's, as far as there is one: curves go on from it."""
+    # By when they ended: a version may be brought into force while a training that was asked for earlier runs.
+    told = [c for c in store.cycles.all(assay) if c["report"] and c["id"] != cycle_id]
+    for cycle in sorted(told, key=lambda c: str(c["finished_at"]), reverse=True):
+        path = store.home / cycle["report"] / "report.json"
+        if path.is_file():
             return CycleReport.from_dict(json.loads(path.read_text(encoding="utf-8")))
     return None
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import importlib.resources
 import math
+import shlex
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cytoloop.adapters.cron import next_time
 from cytoloop.domain.assay import Assay, Channel, Cip, Display, LabelClass, Teacher
 from cytoloop.domain.cip import teachers_of
 from cytoloop.domain.errors import ConfigError
 from cytoloop.domain.queue_policy import QueuePolicy
-from cytoloop.domain.trainer_policy import ContestPolicy, Limits, TrainerPolicy, Triggers
+from cytoloop.domain.trainer_policy import ContestPolicy, Hooks, Limits, TrainerPolicy, Triggers
 
 _Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 _Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^<>\"&]+$")]
@@ -86,7 +87,20 @@ class _Normalisation(_Strict):
         return self
 
 
+def _splittable(command: str) -> str:
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise ValueError(f"no command: {error}") from None
+    if not words:
+        raise ValueError("no command: it has no word")
+    return command
+
+
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+_Command = Annotated[str, Field(min_length=1), AfterValidator(_splittable)]
 
 
 class _Triggers(_Strict):
@@ -119,10 +133,17 @@ class _Contest(_Strict):
     max_class_drop: float = Field(default=ContestPolicy().max_class_drop, ge=0, le=1)
 
 
+class _Hooks(_Strict):
+    promoted: _Command | None = None
+    rejected: _Command | None = None
+    failed: _Command | None = None
+
+
 class _Trainer(_Strict):
     triggers: _Triggers = _Triggers()
     limits: _Limits = _Limits()
     contest: _Contest = _Contest()
+    hooks: _Hooks = _Hooks()
     methods: list[Literal["cdl", "mdl", "joint"]] = Field(default=["cdl", "mdl", "joint"], min_length=1)
     min_new_corrections: int = Field(default=TrainerPolicy().min_new_corrections, ge=1)
     keep_versions: int = Field(default=TrainerPolicy().keep_versions, ge=1)
@@ -251,6 +272,7 @@ def _trainer(parsed: _Trainer, path: Path) -> TrainerPolicy:
             triggers=Triggers(**parsed.triggers.model_dump()),
             limits=Limits(**parsed.limits.model_dump()),
             contest=ContestPolicy(**parsed.contest.model_dump()),
+            hooks=Hooks(**parsed.hooks.model_dump()),
             methods=tuple(parsed.methods),
             min_new_corrections=parsed.min_new_corrections,
             keep_versions=parsed.keep_versions,

@@ -107,12 +107,29 @@ class ContestPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """Commands to run when a cycle has ended, as one would type them; no shell expands them.
+
+    They find ``CYTOLOOP_EVENT`` (the key), ``CYTOLOOP_ASSAY``, ``CYTOLOOP_CYCLE``, ``CYTOLOOP_VERSION`` (in force
+    after the cycle), ``CYTOLOOP_REASON`` and ``CYTOLOOP_REPORT`` in their environment, and no secret.
+    """
+
+    promoted: str | None = None
+    """Another version is in force."""
+    rejected: str | None = None
+    """A challenger was compared, and the active version stayed."""
+    failed: str | None = None
+    """The cycle came to no end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainerPolicy:
     """The ``trainer`` block of an assay."""
 
     triggers: Triggers = field(default_factory=Triggers)
     limits: Limits = field(default_factory=Limits)
     contest: ContestPolicy = field(default_factory=ContestPolicy)
+    hooks: Hooks = field(default_factory=Hooks)
     methods: tuple[str, ...] = LEARNED
     """What a cycle trains, out of *cdl*, *mdl* and *joint*."""
     min_new_corrections: int = 1

@@ -17,7 +17,7 @@ import trainer.schedule
 from cytoloop.commands.servers import run_trainer
 from cytoloop.domain.errors import LabelStudioRefused, LabelStudioUnavailable, StateError
 from cytoloop.domain.queue_policy import QueuePolicy
-from cytoloop.domain.trainer_policy import ContestPolicy, Limits, TrainerPolicy
+from cytoloop.domain.trainer_policy import ContestPolicy, Hooks, Limits, TrainerPolicy
 from cytoloop.domain.types import Item
 from cytoloop.nn.fit import TrainingCancelled
 from cytoloop.pipeline.predictors import load_predictor
@@ -398,6 +398,9 @@ def test_a_look_brings_back_the_version_before_once_however_often_it_is_tried(
     assert [row["kind"] for row in rows] == ["promote", "promote", "rollback", "rollback"]
     assert [row["outcome"] for row in rows[:3]] == ["promoted", "promoted", "abandoned"]
     assert "is in force already" in rows[3]["reason"]
+    page = (tiny.home / rows[1]["report"] / "report.html").read_text(encoding="utf-8")
+    assert "Another model is in use, brought in by hand" in page
+    assert f"cytoloop models promote {rows[0]['target']}" in page, "how to take it back"
 
 
 def _away(*_: Any) -> None:
@@ -430,6 +433,8 @@ def test_a_cycle_that_trains_is_called_off_at_its_next_step_and_not_tried_again(
     row = tiny.store.cycles.get(cycle_id)
     assert (row["state"], row["outcome"], row["reason"]) == ("failed", "cancelled", "cancelled by ada")
     assert states(tiny) == ["failed"]
+    page = (tiny.home / row["report"] / "report.html").read_text(encoding="utf-8")
+    assert "This cycle was called off; the model in use stays" in page
 
 
 def test_a_trainer_on_its_own_trains_in_a_child(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -443,3 +448,71 @@ def test_a_trainer_on_its_own_trains_in_a_child(tiny: Tiny, monkeypatch: pytest.
     assert cdl.result.peak_memory_gb is not None
     assert outcome.asked_by == "test"
     assert "12 are needed" in outcome.reason
+
+
+# --- what is told ---
+
+
+def hooked(tiny: Tiny, folder: Path, monkeypatch: pytest.MonkeyPatch, *, exit_code: int = 0) -> Trainer:
+    """A trainer whose commands write what they are told into a file."""
+    script = folder / "hook.sh"
+    script.write_text(
+        f'#!/bin/sh\necho "$CYTOLOOP_EVENT|$CYTOLOOP_ASSAY|$CYTOLOOP_REPORT" >> {folder}/told\nexit {exit_code}\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setattr(trainer.schedule, "LabelStudioClient", lambda url, token: tiny.studio)
+    hooks = Hooks(promoted=str(script), rejected=str(script), failed=str(script))
+    here = InProcess(tiny.store, tiny.registry, lambda name: tiny.assay)
+    return Trainer(tiny.settings, replace(POLICY, hooks=hooks), preset="smoke", train=here)
+
+
+def test_a_cycle_that_fails_writes_a_report_runs_the_command_and_is_listed(
+    tiny: Tiny, worker: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise LabelStudioRefused("the project is gone")
+
+    monkeypatch.setattr(trainer.runs, "train_version", fail)
+    loud = hooked(tiny, tmp_path, monkeypatch)
+    cycle_id = tiny.store.cycles.ask(tiny.name, "ada", "a test")
+    loud.look(100)
+    loud.close()
+    page = tiny.home / "reports" / "tiny" / cycle_id / "report.html"
+    assert (tmp_path / "told").read_text().splitlines() == [f"failed|tiny|{page}"]
+    text = page.read_text(encoding="utf-8")
+    assert "The project is gone" in text
+    assert tiny.store.cycles.get(cycle_id)["report"] == f"reports/tiny/{cycle_id}"
+    for index in ("reports/index.html", "reports/tiny/index.html"):
+        listed = (tiny.home / index).read_text(encoding="utf-8")
+        assert f"{cycle_id}/report.html" in listed
+        assert "The project is gone" in listed
+
+
+def test_a_command_that_fails_is_told_in_the_report_and_harms_nothing(
+    tiny: Tiny, worker: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise LabelStudioRefused("the project is gone")
+
+    monkeypatch.setattr(trainer.runs, "train_version", fail)
+    cycle_id = tiny.store.cycles.ask(tiny.name, "ada")
+    loud = hooked(tiny, tmp_path, monkeypatch, exit_code=3)
+    loud.look(100)
+    loud.close()
+    assert (tmp_path / "told").read_text().startswith("failed|tiny|")
+    row = tiny.store.cycles.get(cycle_id)
+    assert (row["state"], row["outcome"], row["reason"]) == ("failed", "failed", "the project is gone")
+    page = (tiny.home / row["report"] / "report.html").read_text(encoding="utf-8")
+    assert "The command for failed cycles (" in page
+    assert "ended with code 3" in page
+
+
+def test_a_contest_that_could_not_be_decided_runs_no_command(
+    tiny: Tiny, worker: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loud = hooked(tiny, tmp_path, monkeypatch)
+    outcome = loud.run_now(tiny.name, "test")
+    loud.close()
+    assert outcome.outcome == "kept"
+    assert "3 are needed" in outcome.reason
+    assert not (tmp_path / "told").exists()

@@ -15,9 +15,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from cytoloop.domain.errors import InputError
-from cytoloop.domain.metrics import number_or_none
-from cytoloop.domain.promotion import ContestDecision
-from cytoloop.domain.types import Method
+from cytoloop.domain.types import CycleKind, Method
 from trainer.report.changes import (
     ChangeRow,
     Changes,
@@ -28,6 +26,9 @@ from trainer.report.changes import (
     change_rows,
     class_moves,
 )
+from trainer.report.contest import Contest, ContestClass, PastContest, WellsNeeded, past_contests
+from trainer.report.endings import Failure, Handover, KnownVersion, triggers_in_words
+from trainer.report.methods import Candidate
 from trainer.report.ranking import AuditPoint, ItemWork, ProposalAgreement, audit_point, worth_in_words
 from trainer.report.scores import (
     CalibrationScores,
@@ -56,6 +57,7 @@ __all__ = [
     "BoxedClass",
     "BoxedMethod",
     "CalibrationScores",
+    "Candidate",
     "CasePanel",
     "ChangeRow",
     "Changes",
@@ -71,10 +73,14 @@ __all__ = [
     "CycleReport",
     "Epoch",
     "ExpertWork",
+    "Failure",
+    "Handover",
     "HumanTime",
     "ItemWork",
+    "KnownVersion",
     "LedgerEntry",
     "Outcome",
+    "PastContest",
     "ProposalAgreement",
     "ProposalErrors",
     "Publication",
@@ -86,11 +92,14 @@ __all__ = [
     "Start",
     "TrainingRun",
     "VersionScores",
+    "WellsNeeded",
     "WorstCase",
     "audit_point",
     "change_rows",
     "class_errors",
     "class_moves",
+    "past_contests",
+    "triggers_in_words",
     "worth_in_words",
 ]
 
@@ -159,64 +168,10 @@ class TrainingRun:
     """Whose weights were kept: the best on clean validation data."""
     sources: tuple[SourceShare, ...] = ()
     """What taught it; empty in reports older than this field."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContestClass:
-    """One class in the contest."""
-
-    name: str
-    iou_challenger: float | None
-    iou_active: float | None
-    difference: float | None
-    is_drop_too_large: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contest:
-    """The decision, with the names of the two versions it was about."""
-
-    challenger: str
-    active: str
-    promote: bool
-    reason: str
-    mean_iou_challenger: float | None
-    mean_iou_active: float | None
-    difference: float | None
-    lower_bound: float | None
-    confidence: float
-    groups: int
-    items: int
-    classes: tuple[ContestClass, ...] = ()
-    left_out: tuple[str, ...] = ()
-
-    @classmethod
-    def from_decision(cls, decision: ContestDecision, *, challenger: str, active: str) -> Contest:
-        """Name the two sides of a decision; NaN becomes None."""
-        return cls(
-            challenger=challenger,
-            active=active,
-            promote=decision.promote,
-            reason=decision.reason,
-            mean_iou_challenger=number_or_none(decision.mean_iou_challenger),
-            mean_iou_active=number_or_none(decision.mean_iou_active),
-            difference=number_or_none(decision.difference),
-            lower_bound=number_or_none(decision.lower_bound),
-            confidence=decision.confidence,
-            groups=decision.groups,
-            items=decision.items,
-            classes=tuple(
-                ContestClass(
-                    name=one.name,
-                    iou_challenger=number_or_none(one.iou_challenger),
-                    iou_active=number_or_none(one.iou_active),
-                    difference=number_or_none(one.difference),
-                    is_drop_too_large=one.is_drop_too_large,
-                )
-                for one in decision.classes
-            ),
-            left_out=decision.left_out,
-        )
+    resumed_after: int = 0
+    """Epoch after which it was cut off and went on later; 0: it was not."""
+    peak_memory_gb: float | None = None
+    """Resident, 10⁹ bytes; None where it was not watched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,11 +247,24 @@ class CycleReport:
     """One sentence for a human: the contest's, or why nothing was trained, or what failed."""
     active_before: str
     active_after: str
+    kind: CycleKind = "train"
+    asked_by: str = ""
+    """``schedule``, ``label-studio``, ``cli``, the name of a token…; empty in reports older than this field."""
+    why: str = ""
+    """What made the cycle due, in words; empty where somebody just asked."""
     work: tuple[ExpertWork, ...] = ()
     snapshot: SnapshotSummary | None = None
     runs: tuple[TrainingRun, ...] = ()
     scores: tuple[VersionScores, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+    """The methods side by side: one version of each, and the one in use."""
     contest: Contest | None = None
+    contest_needs: WellsNeeded | None = None
+    """Where there was too little to judge by."""
+    contests: tuple[PastContest, ...] = ()
+    """All of the assay so far, oldest first, this one included."""
+    failure: Failure | None = None
+    handover: Handover | None = None
     published: Publication | None = None
     curve: tuple[CurvePoint, ...] = ()
     """All cycles so far, oldest first; the first point is CIP at 0 minutes."""

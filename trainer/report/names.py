@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from cytoloop.domain.types import Split
-from trainer.report import CycleReport
+
+if TYPE_CHECKING:  # parts of the report name things, too
+    from trainer.report import CycleReport
 
 SPLIT_TITLES: Mapping[Split, str] = {
     "contest": "Contest items: they decide which model is used",

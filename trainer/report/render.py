@@ -12,8 +12,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cytoloop.adapters.images import write_atomically
 from trainer.report import PAPER_MINUTES, CycleReport, change_rows, class_moves
+from trainer.report.comparison import contest_view, earlier_contests, methods_view
+from trainer.report.contest import percent_of
 from trainer.report.figures import doubt_scale, human_time_figure, learning_curve
 from trainer.report.names import METHOD_NAMES, SHORT_NAMES, TASKS, role_of
+from trainer.report.overview import advice_of, headline, standing_in_words, why_in_words
 from trainer.report.views import (
     box_view,
     calibration_view,
@@ -26,14 +29,6 @@ from trainer.report.views import (
     training_picture,
 )
 
-HEADLINES = {
-    "promoted": "A better model is now in use",
-    "kept": "The model in use stays",
-    "not-trained": "Nothing was trained in this cycle",
-    "failed": "This cycle failed; the model in use stays",
-    "cancelled": "This cycle was called off; the model in use stays",
-    "rolled-back": "An older model is in use again",
-}
 _DASH = "–"
 
 
@@ -67,32 +62,47 @@ def render_report(report: CycleReport, folder: Path) -> tuple[Path, Path]:
     return html_path, json_path
 
 
-def report_html(report: CycleReport, folder: Path) -> str:
-    """Return the page; ``folder`` is where relative picture paths start."""
-    environment = Environment(
+def environment() -> Environment:
+    """Templates of the reports, with what they write numbers and times by."""
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
+    made.filters.update(
         number=number,
         signed=signed,
         duration=duration,
         moment=moment,
         p_value=p_value,
         percent=percent,
+        confidence=percent_of,
         seconds=seconds,
+        sentence=sentence,
     )
-    return environment.get_template("report.html").render(
+    return made
+
+
+def report_html(report: CycleReport, folder: Path) -> str:
+    """Return the page; ``folder`` is where relative picture paths start."""
+    template = environment().get_template("report.html")
+    return template.render(
         report=report,
-        headline=HEADLINES[report.outcome],
+        headline=headline(report),
+        why=why_in_words(report),
+        standing=standing_in_words(report),
+        advice=advice_of(report),
+        is_brief=report.failure is not None or report.handover is not None,
         changes=_changes(report),
         curve=picture_of(
             learning_curve(report.curve),
             "Learning curve: mean IoU against the minutes experts have spent; table below",
         ),
+        methods_compared=methods_view(report),
+        judged=contest_view(report),
+        past_contests=earlier_contests(report),
         splits=split_views(report),
         calibration=calibration_view(report),
         rating=rating_view(report),
@@ -184,6 +194,17 @@ def percent(share: float | None) -> str:
     ('12 %', '–')
     """
     return f"{share * 100:.0f} %" if share is not None and isfinite(share) else _DASH
+
+
+def sentence(words: str) -> str:
+    """Write words as a sentence.
+
+    Examples
+    --------
+    >>> sentence("kept the active model: it is better."), sentence("")
+    ('Kept the active model: it is better.', '')
+    """
+    return f"{words[:1].upper()}{words[1:].rstrip('.')}." if words else ""
 
 
 def p_value(value: float | None) -> str:

@@ -15,10 +15,13 @@ from trainer.report import (
     AuditPoint,
     BoxedMethod,
     CalibrationScores,
+    Candidate,
     ClassBoxes,
     ClassCalibration,
     ClassErrors,
     ClassScore,
+    Contest,
+    ContestClass,
     CurvePoint,
     Epoch,
     HumanTime,
@@ -35,6 +38,7 @@ from trainer.report.figures import (
     box_ratios,
     class_bars,
     confusion_matrix_figure,
+    difference_dots,
     doubt_panel,
     doubt_scale,
     error_bars,
@@ -42,12 +46,14 @@ from trainer.report.figures import (
     human_time_figure,
     image_panel,
     learning_curve,
+    method_dots,
     metric_bars,
     outline_panel,
     rating_violins,
     reliability_diagram,
     training_curves,
 )
+from trainer.report.methods import MethodRow
 
 COLOURS = ("#000000", "#ff0000", "#00ff00")
 
@@ -434,3 +440,67 @@ def test_sizes_and_values_that_do_not_fit_are_refused() -> None:
         image_panel(np.zeros((4, 5), np.uint8))
     with pytest.raises(ShapeError, match="values 0…1"):
         doubt_panel(np.full((4, 5), np.nan, np.float32))
+
+
+def method_row(version: str, *values: float | None) -> MethodRow:
+    validation, contest, sealed = values
+    return MethodRow(
+        candidate=Candidate(version=version, method="joint", validation_mean_iou=validation),
+        validation=validation,
+        contest=contest,
+        sealed=sealed,
+        worst_class="",
+        worst_iou=None,
+        worst_split=None,
+    )
+
+
+def test_methods_are_dots_of_each_split_that_was_measured() -> None:
+    svg = method_dots(
+        [method_row("a", 0.5, 0.6, None), method_row("b", 0.7, None, None)], ["CIP", "Joint $x"]
+    )
+    assert svg is not None
+    told = texts(svg)
+    assert {"CIP", "Joint $x", "validation: chose the challenger", "contest: decides"} <= set(told)
+    assert "sealed: only reported" not in told
+    assert method_dots([method_row("a", None, None, None)], ["CIP"]) is None
+
+
+def judged(lower_bound: float | None, drop: float | None = 0.02) -> Contest:
+    classes = (("spot", 0.1, False), ("ring", -0.05, True), ("dot", None, False))
+    return Contest(
+        challenger="c",
+        active="a",
+        promote=False,
+        reason="",
+        mean_iou_challenger=0.75,
+        mean_iou_active=0.7,
+        difference=0.05,
+        lower_bound=lower_bound,
+        confidence=0.975,
+        groups=3,
+        items=3,
+        classes=tuple(
+            ContestClass(
+                name=name, iou_challenger=None, iou_active=None, difference=gain, is_drop_too_large=fallen
+            )
+            for name, gain, fallen in classes
+        ),
+        max_class_drop=drop,
+    )
+
+
+def test_the_contest_is_drawn_with_its_bound_and_the_fall_that_is_accepted() -> None:
+    svg = difference_dots(judged(-0.01))
+    assert svg is not None
+    told = texts(svg)
+    assert {"mean of classes", "spot", "ring", "dot", "+0.050", "+0.100", "−0.050"} <= set(told)
+    assert "at least so much, with 97.5 % confidence" in told
+    assert "largest fall of a class that is accepted (−0.02)" in told
+
+
+def test_without_a_bound_or_a_rule_none_is_drawn() -> None:
+    svg = difference_dots(judged(None, drop=None))
+    assert svg is not None
+    assert not [text for text in texts(svg) if "at least" in text or "accepted" in text]
+    assert difference_dots(replace(judged(None), difference=None)) is None

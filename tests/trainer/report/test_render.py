@@ -19,6 +19,7 @@ from trainer.report import (
     AuditPoint,
     BoxStudy,
     CalibrationScores,
+    Candidate,
     CasePanel,
     Changes,
     ClassCalibration,
@@ -29,9 +30,13 @@ from trainer.report import (
     CycleReport,
     Epoch,
     ExpertWork,
+    Failure,
+    Handover,
     HumanTime,
     ItemWork,
+    KnownVersion,
     LedgerEntry,
+    PastContest,
     ProposalAgreement,
     ProposalErrors,
     Publication,
@@ -42,6 +47,7 @@ from trainer.report import (
     Speed,
     TrainingRun,
     VersionScores,
+    WellsNeeded,
     WorstCase,
 )
 from trainer.report.figures import image_panel
@@ -67,7 +73,8 @@ def contest(groups: int = 4) -> Contest:
         for n in range(groups)
     ]
     policy = ContestPolicy(min_groups=4, min_class_groups=4)
-    return Contest.from_decision(decide(items, policy, NAMES), challenger=NEW, active=OLD)
+    decision = decide(items, policy, NAMES, look=2)
+    return Contest.from_decision(decision, challenger=NEW, active=OLD, max_class_drop=0.02)
 
 
 SPOTS = ClassErrors(name="spot", truth=5, right=1, incomplete=1, misclassified=0, missed=3, invented=2)
@@ -201,6 +208,8 @@ def full_report(picture: str) -> CycleReport:
         reason=judged.reason,
         active_before=OLD,
         active_after=NEW,
+        asked_by="schedule",
+        why="24 corrections since the last cycle, 20 were waited for",
         work=(
             ExpertWork(expert="anna@lab.example", corrections=4, minutes=30.0),
             ExpertWork(expert="ben@lab.example", corrections=2, minutes=None),
@@ -214,6 +223,8 @@ def full_report(picture: str) -> CycleReport:
                 epochs=(Epoch(epoch=1, loss=0.9), Epoch(epoch=2, loss=0.5, validation_mean_iou=0.6)),
                 seconds=61,
                 chosen_epoch=2,
+                resumed_after=1,
+                peak_memory_gb=2.31,
                 sources=(
                     SourceShare(source="corrections", items=6, weight=1.0, loss_share=0.9),
                     SourceShare(source="weak", items=40, weight=0.1, loss_share=0.1),
@@ -221,7 +232,41 @@ def full_report(picture: str) -> CycleReport:
             ),
         ),
         scores=(scores(OLD, "cip", 4), scores(NEW, "joint", 1)),
+        candidates=(
+            Candidate(version=OLD, method="cip", validation_mean_iou=0.5, is_active=True),
+            Candidate(
+                version=NEW,
+                method="joint",
+                validation_mean_iou=0.6125,
+                is_challenger=True,
+                is_new=True,
+                made_at=START,
+            ),
+        ),
         contest=judged,
+        contests=(
+            PastContest(
+                held_at=START,
+                cycle="0",
+                challenger="cdl-20250101-cccccccc",
+                active=OLD,
+                promoted=False,
+                reason="",
+                groups=1,
+            ),
+            PastContest(
+                held_at=START,
+                cycle="1",
+                challenger=NEW,
+                active=OLD,
+                promoted=True,
+                reason="",
+                difference=0.22,
+                lower_bound=0.215,
+                confidence=0.99,
+                groups=4,
+            ),
+        ),
         published=Publication(version=NEW, tasks=500, seconds=12.5),
         curve=(
             CurvePoint(cycle="start", version=OLD, corrections=0, expert_minutes=0, contest_mean_iou=0.5),
@@ -324,9 +369,9 @@ def test_the_page_says_what_was_decided_and_loads_nothing(tmp_path: Path, pictur
         "in use before",
     ):
         assert told in page.text
-    # the learning curve; of the contest items metrics, classes, two matrices, two of boxes, error types; two of
+    # the learning curve; methods and contest; of the contest items metrics, classes, two matrices, two of boxes, error types; two of
     # expert boxes; the doubt scale and two panels; proposals, violins, reliability; ranking; training; times
-    assert len(page.addresses) == 1 + 7 + 2 + 3 + 3 + 1 + 1 + 1
+    assert len(page.addresses) == 1 + 2 + 7 + 2 + 3 + 3 + 1 + 1 + 1
     assert all(address.startswith("data:image/") for address in page.addresses)
     assert page.unnamed_pictures == 0
     assert "script" not in page.tags
@@ -338,10 +383,16 @@ def test_the_first_screen_comes_before_the_details(tmp_path: Path, picture: str)
     text = Page(render_report(full_report(picture), tmp_path)[0].read_text(encoding="utf-8")).text
     order = [
         "A better model",
-        "Mean IoU",
+        "Promoted: mean IoU",
+        "Why now: 24 corrections since the last cycle, 20 were waited for.",
+        "the model in use reaches a mean IoU of 0.90; conventional image processing 0.69. It is weakest in spot",
+        "What to do now",
+        "cytoloop models rollback --assay rosella",
         "Mean BF score",
+        "A note.",
         "What the experts’ time",
         "What was new",
+        "The four methods",
         "class by class",
     ]
     places = [text.index(told) for told in order]
@@ -376,6 +427,76 @@ def test_a_contest_of_too_few_wells_shows_dashes_not_nan(tmp_path: Path) -> None
     assert json.loads(json_path.read_text(encoding="utf-8"))["contest"]["lower_bound"] is None
 
 
+def test_what_a_contest_lacks_is_told_with_the_wells_to_begin_with(tmp_path: Path) -> None:
+    judged = contest(groups=1)
+    report = replace(bare_report(), outcome="kept", reason=judged.reason, contest=judged)
+    text = Page(render_report(report, tmp_path)[0].read_text(encoding="utf-8")).text
+    assert "It could not be judged yet. Missing: 3 more wells with corrected contest items." in text
+    assert "What to do now Correct more contest wells" in text
+    needs = WellsNeeded(words="No item is corrected yet in B03 and C04.", wells=("C04", "B03"))
+    page = render_report(replace(report, contest_needs=needs), tmp_path)[0]
+    text = Page(page.read_text(encoding="utf-8")).text
+    assert "No item is corrected yet in B03 and C04. Begin with C04 B03" in text
+
+
+def test_a_cycle_that_failed_has_a_short_page(tmp_path: Path) -> None:
+    failure = Failure(
+        step="train joint: epoch 3/8, loss 0.412",
+        log="logs/trainer.log",
+        then="It waits.",
+        waiting=("mdl-20250102-dddddddd",),
+    )
+    report = replace(
+        bare_report(), outcome="failed", reason="training of joint took too long", failure=failure
+    )
+    text = Page(render_report(report, tmp_path)[0].read_text(encoding="utf-8")).text
+    for told in (
+        "This cycle failed; the model in use stays",
+        "Training of joint took too long.",
+        "while the joint model was trained ( train joint: epoch 3/8, loss 0.412 )",
+        f"{OLD} : untouched",
+        "waiting for a contest: mdl-20250102-dddddddd .",
+        "What happens next It waits.",
+        "logs/trainer.log",
+        "cytoloop cycle --assay nuclei",
+    ):
+        assert told in text, told
+    assert "What was new" not in text
+    assert CycleReport.from_dict(json.loads((tmp_path / "report.json").read_text())) == report
+    changed = replace(report, active_after=NEW, failure=replace(failure, waiting=(), step="unheard of"))
+    text = Page(render_report(changed, tmp_path)[0].read_text(encoding="utf-8")).text
+    assert "This cycle failed after it had brought a new model into use" in text
+    assert f"{OLD} until then, {NEW} now" in text
+    assert "at a step without a name ( unheard of )" in text
+    assert "untouched" not in text
+
+
+def test_a_version_brought_in_by_hand_has_a_short_page(tmp_path: Path) -> None:
+    known = KnownVersion(
+        version=NEW, method="joint", made_at=START, contest_mean_iou=0.8125, sealed_mean_iou=None
+    )
+    report = replace(
+        bare_report(),
+        kind="rollback",
+        asked_by="ada",
+        why="ada wants it back",
+        outcome="rolled-back",
+        active_before=NEW,
+        handover=Handover(by="ada", before=known, after=replace(known, version=OLD, method="cip")),
+    )
+    text = Page(render_report(report, tmp_path)[0].read_text(encoding="utf-8")).text
+    for told in (
+        "An older model is in use again",
+        "Why now: ada wants it back.",
+        "ada decided; no contest was held.",
+        f"In use before Joint {NEW} 2 January 2025, 19:00 UTC 0.812 –",
+        f"In use now CIP {OLD}",
+        f"cytoloop models promote {NEW}",
+    ):
+        assert told in text, told
+    assert "What was new" not in text
+
+
 def test_everything_from_outside_is_escaped(tmp_path: Path, picture: str) -> None:
     evil = '"><script>alert(1)</script>'
     report = full_report(picture)
@@ -383,6 +504,10 @@ def test_everything_from_outside_is_escaped(tmp_path: Path, picture: str) -> Non
         report,
         assay=evil,
         reason=evil,
+        asked_by=evil,
+        why=evil,
+        contest_needs=WellsNeeded(words=evil, wells=(evil,)),
+        contests=(replace(report.contests[0], challenger=evil, active=evil),),
         notes=(evil,),
         work=(ExpertWork(expert=evil, corrections=1, minutes=1),),
         worst_cases=(
@@ -440,6 +565,17 @@ def test_the_numbers_of_the_papers_figures_are_on_the_page(tmp_path: Path, pictu
         "draw from scratch – 0 20 to 40",
         "0.8 s 3 15 to 20 min",
         "0.03 s 9 2 to 5 s",
+        "Joint is the best candidate on the validation items (mean IoU 0.613), so it met the model in use",
+        "not trained in use before 0.500 0.724 – spot 0.43",
+        "trained in this cycle challenger, in use now 0.613 0.945 – spot 0.82",
+        "It was the 2nd contest of the model that was in use",
+        "background 0.947 0.989 +0.042 4 spot 0.500 0.900 +0.400 4 Mean 0.724 0.945 +0.221 4",
+        "with 99.17 % confidence the gain in mean IoU is at least +0.221",
+        "All contests of this assay so far (2)",
+        "4 +0.220 +0.215 99 % promoted",  # the newest first
+        "1 – – – too few wells: did not count",
+        "It was cut off after epoch 1 and went on from there later",
+        "at most 2.3 GB of memory",
     ):
         assert told in text, told
 
@@ -456,16 +592,29 @@ def test_a_report_from_before_these_fields_still_loads(tmp_path: Path, picture: 
         "human_times",
         "speeds",
         "class_names",
+        "kind",
+        "asked_by",
+        "why",
+        "candidates",
+        "contest_needs",
+        "contests",
+        "failure",
+        "handover",
     )
     for key in new:
         del document[key]
+    for key in ("look", "max_class_drop", "lacking_groups", "lacking_classes"):
+        del document["contest"][key]
+    for one in document["contest"]["classes"]:
+        del one["groups"]
     for score in document["scores"]:
         for key in ("mean_bf_strict", "global_accuracy", "weighted_iou", "confusion", "boxes", "errors"):
             del score[key]
         for one in score["classes"]:
             del one["bf_strict"]
     for run in document["runs"]:
-        del run["sources"]
+        for key in ("sources", "resumed_after", "peak_memory_gb"):
+            del run[key]
         for epoch in run["epochs"]:
             del epoch["weak_validation"]
     document["worst_cases"] = [
@@ -474,8 +623,10 @@ def test_a_report_from_before_these_fields_still_loads(tmp_path: Path, picture: 
     report = CycleReport.from_dict(json.loads(json.dumps(document)))
     assert (report.corrected, report.rating, report.speeds) == ((), None, ())
     page = Page(render_report(report, tmp_path)[0].read_text(encoding="utf-8"))
-    # the learning curve, metrics, classes, training, and the one wide picture of the case
-    assert len(page.addresses) == 5
+    # the learning curve, the contest, metrics, classes, training, and the one wide picture of the case
+    assert len(page.addresses) == 6
+    assert "Why now" not in page.text
+    assert "The four methods" not in page.text
     assert "No corrections to compare in this cycle." in page.text
     assert CycleReport.from_dict(json.loads((tmp_path / "report.json").read_text())) == report
 

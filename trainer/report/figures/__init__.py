@@ -16,6 +16,7 @@ from trainer.report.figures.curves import (
     reliability_diagram,
     training_curves,
 )
+from trainer.report.figures.dots import difference_dots, method_dots
 from trainer.report.figures.plots import (
     confusion_matrix_figure,
     doubt_scale,
@@ -30,6 +31,7 @@ __all__ = [
     "box_ratios",
     "class_bars",
     "confusion_matrix_figure",
+    "difference_dots",
     "doubt_panel",
     "doubt_scale",
     "error_bars",
@@ -37,6 +39,7 @@ __all__ = [
     "human_time_figure",
     "image_panel",
     "learning_curve",
+    "method_dots",
     "metric_bars",
     "outline_panel",
     "rating_violins",
