@@ -14,12 +14,12 @@ from cytoloop.adapters.store import Store
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import LabelStudioRefused, StateError
 from cytoloop.domain.ports import LabelStudio
-from cytoloop.domain.types import Item
+from cytoloop.domain.types import SPLITS, Item
 from cytoloop.pipeline.predictors import Predictor
 from labelstudio_config.canvas import proposals
 from labelstudio_config.doubt import withdraw_doubts
 from labelstudio_config.payloads import prediction
-from labelstudio_config.ranking import rank_everything, strategies_for
+from labelstudio_config.ranking import MAKING, rank_everything, strategies_for
 from labelstudio_config.renders import render_images
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,9 @@ Progress = Callable[[str, int, int], None]
 
 WINDOW = 500
 """Items of each queue beyond what is leased that hold predictions in Label Studio, the first ranked ones."""
+
+DRAWN = 250
+"""Items of each split, of the lowest lots, that batches draw from until the rest is ranked."""
 
 PUSH_CHUNK = 100
 
@@ -40,6 +43,9 @@ def publish(
 ) -> int:
     """Bring a version into force; returns how many predictions Label Studio holds of it.
 
+    Predicted and ranked before is what may be asked for next; whoever looks regularly ranks the rest afterwards
+    (`rank_everything`), so that a plate of thousands does not hold a better model up.
+
     push (skipping tasks that hold it already; compare what was kept) -> PATCH ``model_version``
     (the commit point) -> set active -> delete older predictions. Leases stay as they are; the order of
     their lists is that of the new scores at once.
@@ -52,7 +58,7 @@ def publish(
         If Label Studio kept fewer predictions than were sent; the old version stays in force.
     """
     version = predictor.version
-    rank_everything(store, assay, predictor, progress)
+    rank_everything(store, assay, predictor, progress, only=wanted_first(store, assay, version))
     window = window_of(store, assay, predictor)
     previous = store.assays.get(assay.name)["active_version"]
     publication = store.publications.begin(assay.name, version, previous, window)
@@ -61,6 +67,24 @@ def publish(
     _finish(label_studio, store, assay, publication, version, previous)
     project_id = store.assays.get(assay.name)["project_id"]
     return int(label_studio.model_versions(project_id).get(version, 0))
+
+
+def wanted_first(store: Store, assay: Assay, version: str) -> set[str] | None:
+    """Images that may be asked for next by the ranking in force; None: all, where there is none to go by."""
+    active = store.assays.get(assay.name)["active_version"]
+    if active is None or active == version:
+        return None
+    rankings = [name for name in store.scores.strategies(assay.name, active) if not name.startswith(MAKING)]
+    if not rankings:
+        return None
+    items = [lease.item for lease in store.leases.held(assay.name)]
+    for ranking in rankings:
+        following = store.worklist.open_items(assay.name, active, ranking, "train", WINDOW)
+        items += [scored.item for scored in following]
+    for split in SPLITS:
+        drawn = store.worklist.open_items(assay.name, active, rankings[0], split, DRAWN, by="lot")
+        items += [scored.item for scored in drawn]
+    return {item.image_id for item in items}
 
 
 def window_of(store: Store, assay: Assay, predictor: Predictor) -> list[Item]:
@@ -187,8 +211,11 @@ def _finish(
         if other not in (version, previous):
             label_studio.delete_model_version(project_id, other)
     if previous is not None and previous != version:
-        store.predictions.forget(assay.name, previous)
-        store.scores.forget(assay.name, previous)
+        # The version before is kept: going back to it then predicts nothing anew.
+        for other in store.predictions.versions(assay.name) - {version, previous}:
+            store.predictions.forget(assay.name, other)
+        for other in store.scores.versions(assay.name) - {version, previous}:
+            store.scores.forget(assay.name, other)
     store.publications.advance(publication, "done")
     logger.info("published assay=%s version=%s", assay.name, version)
 

@@ -81,12 +81,26 @@ def strategies_for(store: Store, assay: Assay, offers: Collection[Need], version
 
 
 def rank_everything(
-    store: Store, assay: Assay, predictor: Predictor, progress: Progress | None = None
+    store: Store,
+    assay: Assay,
+    predictor: Predictor,
+    progress: Progress | None = None,
+    *,
+    only: Collection[str] | None = None,
+    most: int | None = None,
 ) -> int:
     """Predict and rank every image that this version has not seen; returns how many images that were.
 
-    An interrupted ranking goes on where it was. Where a strategy has changed, stored scores are ranked anew:
-    nothing is predicted again, unless it looks for what was not looked for.
+    An interrupted ranking goes on where it was. What is ranked so far is in force at once, unless it is to take
+    the place of a ranking: that one stays until the new one is whole. Where a strategy has changed, stored scores
+    are ranked anew: nothing is predicted again, unless it looks for what was not looked for.
+
+    Parameters
+    ----------
+    only : collection of str, optional
+        Ids of the images that matter now; the others wait for another call.
+    most : int, optional
+        Images of one call.
 
     Raises
     ------
@@ -105,7 +119,8 @@ def rank_everything(
     new = [strategy for strategy in others if strategy.name not in there]
     minutes = minutes_model(store, assay.name)
     known = store.scores.images(assay.name, version, name) & store.predictions.images(assay.name, version)
-    todo = [record for record in store.images.all(assay.name) if record.image_id not in known]
+    left = [record for record in store.images.all(assay.name) if record.image_id not in known]
+    todo = [record for record in left if only is None or record.image_id in only][:most]
     for done, record in enumerate(todo, start=1):
         look = predictor.look(record, needs)
         predictions, ranked = prelabel(record, look, assay, version, main, minutes)
@@ -114,6 +129,8 @@ def rank_everything(
         if progress:
             progress("predict", done, len(todo))
     if name != main.name:
+        if len(todo) < len(left):  # not whole: what is in force stays
+            return len(todo)
         store.scores.put(assay.name, version, main.name, store.scores.all(assay.name, version, name))
         store.scores.forget(assay.name, version, name)
     count = store.scores.count(assay.name, version, main.name)

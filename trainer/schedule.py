@@ -29,7 +29,7 @@ from labelstudio_config.client import LabelStudioClient
 from labelstudio_config.doubt_maps import lacking_doubts, show_doubts
 from labelstudio_config.handout import refill
 from labelstudio_config.intake import Intake
-from labelstudio_config.publish import rescore, resume
+from labelstudio_config.publish import push, rescore, resume, window_of
 from labelstudio_config.ranking import policies_of, rank_everything, strategies_for, strategy_for
 from trainer.bringing import Brought, bring_into_force, version_to_bring
 from trainer.cycle import Cycle, CycleCancelled, CycleOutcome, Progress
@@ -43,6 +43,9 @@ from trainer.telling import add_note, report_folder, tell
 from trainer.triggers import due
 
 logger = logging.getLogger(__name__)
+
+RANKED_A_LOOK = 200
+"""Images that one look predicts and ranks at most, about a minute: a plate of thousands must not keep others waiting."""
 
 LOOK_EVERY_S = 15
 """How often the trainer looks for queued cycles, missed events and used-up batches."""
@@ -144,13 +147,15 @@ class Trainer:
         counts += [self.store.scores.count(assay.name, model.version, name) for name in wanted & set(there)]
         if not wanted <= set(there) or min(counts) < items:
             predictor = load_predictor(self.store, self._registry, assay, model, self._settings.device)
-            made = rank_everything(self.store, assay, predictor)
-            if (
-                there
-                and strategies_for(self.store, assay, predictor.offers, model.version)[0].name not in there
-            ):
+            main = strategies_for(self.store, assay, predictor.offers, model.version)[0].name
+            made = rank_everything(self.store, assay, predictor, most=RANKED_A_LOOK)
+            there_now = self.store.scores.strategies(assay.name, model.version)
+            if there and main not in there and main in there_now:
                 rescore(self._label_studio, self.store, assay, model.version)
-            logger.info("ranked again assay=%s images=%d", assay.name, made)
+            logger.info("ranked assay=%s images=%d", assay.name, made)
+            if made:  # what comes next may be another now, and must have a prediction
+                window = window_of(self.store, assay, predictor)
+                push(self._label_studio, self.store, assay, model.version, window)
 
     def _draw_missing_doubts(self, assay: Assay) -> None:
         """What was leased since the last publication shows what the model doubts of it, too."""

@@ -17,6 +17,7 @@ from cytoloop.domain.types import StoredPrediction
 from labelstudio_config import publish as publishing
 from labelstudio_config.handout import claim, refill
 from labelstudio_config.publish import publish, push, resume
+from labelstudio_config.ranking import rank_everything
 from labelstudio_config.tabs import view_title
 from ml_backend.service import worklist
 
@@ -99,9 +100,49 @@ def test_a_new_version_takes_the_place_of_the_old_one(tiny: Tiny) -> None:
     assert tiny.active() == NEW
     assert tiny.store.models.get(old).status == "retired"
     assert tiny.held() == leased, "leases are promises; only their order is new"
-    assert tiny.store.predictions.count(tiny.name, old) == 0
-    assert tiny.store.scores.strategies(tiny.name, old) == []
     check_invariant(tiny, WINDOW, kept=old)
+
+
+def test_the_version_before_is_kept_so_that_going_back_predicts_nothing(tiny: Tiny) -> None:
+    tiny.publish_active()
+    cip = tiny.active()
+    first, second = tiny.add_version(NEW), tiny.add_version(NEWER)
+    for painted in (first, second):
+        publish(tiny.studio, tiny.store, tiny.assay, painted)
+    assert tiny.store.predictions.versions(tiny.name) == {NEW, NEWER}
+    assert tiny.store.scores.versions(tiny.name) == {NEW, NEWER}
+    assert tiny.store.scores.strategies(tiny.name, cip) == []
+    looks = first.looks
+    publish(tiny.studio, tiny.store, tiny.assay, first)
+    assert first.looks == looks
+    check_invariant(tiny, WINDOW, kept=NEWER)
+
+
+def test_what_comes_next_is_ranked_before_the_rest_of_the_plate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = make_tiny(tmp_path, wells=16)
+    tiny.listen()
+    monkeypatch.setattr(publishing, "WINDOW", 1)
+    monkeypatch.setattr(publishing, "DRAWN", 1)
+    tiny.publish_active(QueuePolicy(strategy="entropy", size=2))
+    painted = tiny.add_version(NEW)
+    publish(tiny.studio, tiny.store, tiny.assay, painted)
+    assert 0 < painted.looks <= 2 + 1 + 4, "images, of sixteen: leased, next, first drawn of each split"
+    held = set(tiny.held())
+    ranked = {scored.item for scored in tiny.store.scores.all(tiny.name, NEW, "entropy")}
+    assert held <= ranked
+    check_invariant(tiny, kept=tiny.store.publications.previous(tiny.name))
+    for item in held:
+        tiny.correct(item)
+    tiny.intake.drain()
+    refill(tiny.studio, tiny.store, tiny.assay)
+    following = set(tiny.held())
+    assert following, "the next batch does not wait for the rest"
+    assert following <= ranked
+    assert rank_everything(tiny.store, tiny.assay, painted) == 16 - len({item.image_id for item in ranked})
+    assert painted.looks == 16
+    tiny.store.close()
 
 
 def test_work_that_began_before_a_promotion_can_be_submitted_until_the_next_but_one(tiny: Tiny) -> None:

@@ -98,6 +98,29 @@ def test_an_interrupted_ranking_goes_on_where_it_was(tiny: Tiny) -> None:
     assert tiny.store.scores.count(tiny.name, NEW, "entropy") == 16
 
 
+def test_a_part_of_the_images_can_be_ranked_ahead(tiny: Tiny) -> None:
+    painted = tiny.add_version(NEW)
+    assert rank_everything(tiny.store, tiny.assay, painted, only={"P-A03", "P-A04"}) == 2
+    assert {item.image_id for item in order(tiny, "entropy")} == {"P-A03", "P-A04"}
+    assert rank_everything(tiny.store, tiny.assay, painted, only={"P-A03"}) == 0
+    assert rank_everything(tiny.store, tiny.assay, painted, most=1) == 1
+    assert rank_everything(tiny.store, tiny.assay, painted, most=5) == 1
+    assert len(order(tiny, "entropy")) == 16
+    assert painted.looks == 4
+
+
+def test_a_ranking_in_force_stays_until_the_one_that_takes_its_place_is_whole(tiny: Tiny) -> None:
+    rank_everything(tiny.store, tiny.assay, tiny.add_version(NEW))
+    painted = Painted(NEW, tiny.truth, offers=("network", "features", "cip"))
+    tiny.set_policy(replace(BATCH, strategy="disagreement"))
+    for _ in range(3):
+        assert rank_everything(tiny.store, tiny.assay, painted, most=1) == 1
+        assert tiny.store.scores.strategies(tiny.name, NEW) == ["entropy", MAKING + "disagreement"]
+    assert rank_everything(tiny.store, tiny.assay, painted, most=1) == 1
+    assert "disagreement" in tiny.store.scores.strategies(tiny.name, NEW)
+    assert len(order(tiny, "disagreement")) == 16
+
+
 def test_predictions_that_are_lost_are_made_again(tiny: Tiny) -> None:
     painted = tiny.add_version(NEW)
     rank_everything(tiny.store, tiny.assay, painted)

@@ -317,6 +317,26 @@ def test_predictions_that_were_deleted_are_made_again(tiny: Tiny, worker: Traine
     assert tiny.store.scores.count(tiny.name, version, "entropy") == items
 
 
+def test_a_look_ranks_a_part_of_a_plate_and_brings_what_comes_next(
+    tiny: Tiny, worker: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer.schedule, "RANKED_A_LOOK", 1)
+    version = tiny.active()
+    items = len(tiny.store.images.tasks(tiny.name))
+    tiny.store.scores.forget(tiny.name, version)
+    tiny.store.predictions.forget(tiny.name, version)
+    counts = []
+    for _ in range(100):
+        worker.look(100)
+        counts.append(tiny.store.scores.count(tiny.name, version, "entropy"))
+        if counts[-1] == items:
+            break
+    assert counts == list(range(4, items + 1, 4)), "four items an image"
+    pushed = tiny.studio.prediction_tasks(tiny.studio.project_id, version)
+    following = tiny.store.worklist.open_items(tiny.name, version, "entropy", "train", 1000)
+    assert {tiny.task_of(scored.item) for scored in following} <= pushed
+
+
 def test_a_look_ranks_by_the_strategy_that_a_queue_follows_now(tiny: Tiny, worker: Trainer) -> None:
     version = tiny.active()
     worker.look(100)
@@ -335,7 +355,7 @@ def test_a_look_ranks_by_the_strategy_that_a_queue_follows_now(tiny: Tiny, worke
 def test_a_look_that_has_nothing_to_rank_looks_at_no_image(
     tiny: Tiny, worker: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer.schedule, "rank_everything", lambda *_: pytest.fail("ranked again"))
+    monkeypatch.setattr(trainer.schedule, "rank_everything", lambda *_, **__: pytest.fail("ranked again"))
     tiny.set_policy(replace(QUEUE, strategy="entropy"))
     worker.look(100)
     tiny.set_policy(replace(QUEUE, strategy="disagreement"))

@@ -87,6 +87,11 @@ class Predictions:
         sql = "SELECT DISTINCT image_id FROM predictions WHERE assay = ? AND version = ?"
         return {row["image_id"] for row in self.file.db.query(sql, [assay, version])}
 
+    def versions(self, assay: str) -> set[str]:
+        """Versions that have predictions."""
+        sql = "SELECT DISTINCT version FROM predictions WHERE assay = ?"
+        return {row["version"] for row in self.file.db.query(sql, [assay])}
+
     def count(self, assay: str, version: str) -> int:
         """Items a version has predictions of."""
         sql = "SELECT count(*) AS n FROM predictions WHERE assay = ? AND version = ?"

@@ -179,6 +179,11 @@ class Scores:
         )
         return [row["strategy"] for row in rows]
 
+    def versions(self, assay: str) -> set[str]:
+        """Versions that have a ranking, whole or not."""
+        rows = self._file.db.execute("SELECT DISTINCT version FROM rankings WHERE assay = ?", [assay])
+        return {row["version"] for row in rows}
+
     def count(self, assay: str, version: str, strategy: str) -> int:
         """Items in a ranking."""
         with self._reading() as db:
