@@ -1,4 +1,4 @@
-"""The version in force, loaded when it changes; one lock an assay, so that it is loaded once."""
+"""The version in force, loaded ahead when another one is about to come; one lock an assay, so that it is loaded once."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class ActiveModel:
         self._registry = registry
         self._device = device
         self._loaded: dict[str, Predictor] = {}
+        self._coming: dict[str, Predictor] = {}
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def version(self, assay: str) -> str:
@@ -34,7 +35,29 @@ class ActiveModel:
             model = self._store.models.active(assay.name)
             loaded = self._loaded.get(assay.name)
             if loaded is None or loaded.version != model.version:
-                loaded = load_predictor(self._store, self._registry, assay, model, self._device)
+                coming = self._coming.pop(assay.name, None)
+                loaded = coming if coming is not None and coming.version == model.version else None
+                if loaded is None:
+                    loaded = load_predictor(self._store, self._registry, assay, model, self._device)
                 self._loaded[assay.name] = loaded
                 logger.info("model loaded assay=%s version=%s", assay.name, model.version)
             return loaded
+
+    def prepare(self, assay: Assay) -> str | None:
+        """Load the version that a publication is bringing, beside the one in force: no request waits for it.
+
+        Returns
+        -------
+        str or None
+            Name of the version, if it was loaded by this call.
+        """
+        publication = self._store.publications.unfinished(assay.name)
+        if publication is None:
+            return None
+        version: str = publication["version"]
+        there = (self._loaded.get(assay.name), self._coming.get(assay.name))
+        if any(one is not None and one.version == version for one in there):
+            return None
+        model = self._store.models.get(version)
+        self._coming[assay.name] = load_predictor(self._store, self._registry, assay, model, self._device)
+        return version

@@ -35,6 +35,8 @@ COMPUTED_AT_ONCE = 4
 """More missing predictions than this are computed in the background: nobody waits for a plate."""
 
 INTAKE_RETRY_S = 5.0
+PREPARE_EVERY_S = 1.0
+"""How often a publication under way is looked for: pushing a window takes seconds."""
 
 
 class Backend:
@@ -210,8 +212,13 @@ class Backend:
     # --- in the background ---------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the two background threads: applying events, and computing predictions."""
-        for target, name in ((self._run_intake, "intake"), (self._run_predictions, "predictions")):
+        """Start the background threads: applying events, computing predictions, loading what is about to serve."""
+        jobs = {
+            "intake": self._run_intake,
+            "predictions": self._run_predictions,
+            "models": self._run_preparations,
+        }
+        for name, target in jobs.items():
             threading.Thread(target=target, name=name, daemon=True).start()
 
     def stop(self) -> None:
@@ -238,6 +245,14 @@ class Backend:
                 logger.exception("prediction failed assay=%s image=%s", assay.name, item.image_id)
             finally:
                 self._queued.discard((assay.name, item))
+
+    def _run_preparations(self) -> None:
+        while not self._stopping.wait(PREPARE_EVERY_S):
+            try:
+                for name in self._store.assays.names():
+                    self._active.prepare(self._load(name))
+            except Exception:
+                logger.exception("the coming model was not loaded ahead; the first request will load it")
 
     def _assay_of(self, project_id: int | None) -> Assay:
         if project_id is None:
