@@ -30,7 +30,7 @@ def due(store: Store, assay: Assay, triggers: Triggers, now: datetime | None = N
     at every look. Times that were missed (the machine was off) make one cycle, not many.
     """
     now = now or datetime.now(UTC)
-    last = last_cycle(store, assay.name)
+    last = store.cycles.last_training(assay.name)
     since = last["started_at"] if last else ""
     new = [
         revision
@@ -49,19 +49,6 @@ def due(store: Store, assay: Assay, triggers: Triggers, now: datetime | None = N
     if triggers.agreement_fall is not None and new:
         return _fallen_agreement(store, assay, triggers.agreement_fall)
     return None
-
-
-def last_cycle(store: Store, assay: str) -> Mapping[str, Any] | None:
-    """The last training cycle that came to an end by itself, well or not."""
-    ended = [
-        cycle
-        for cycle in store.cycles.all(assay)
-        if cycle["kind"] == "train"
-        and cycle["state"] in ("done", "failed")
-        and cycle["outcome"] != "abandoned"
-        and cycle["started_at"] is not None
-    ]
-    return ended[-1] if ended else None
 
 
 def _is_time(cron: str, last: Mapping[str, Any] | None, now: datetime) -> bool:

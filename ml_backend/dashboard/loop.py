@@ -87,14 +87,14 @@ def loop_of(store: Store, assay: str, triggers: Triggers, now: datetime) -> Loop
     """
     active = store.models.active(assay)
     cycles = store.cycles.all(assay)
-    last = last_training(cycles)
+    last = store.cycles.last_training(assay)
     submitted = [r for r in store.corrections.revisions(assay) if r["kind"] == "submitted"]
     new = [r for r in submitted if last is None or r["received_at"] > last["started_at"]]
     standing = store.corrections.standing(assay)
     doubts = [d for d in store.corrections.doubts() if d["assay"] in (assay, None)]
     return Loop(
         active=active,
-        since=_in_force_since(active, cycles),
+        since=store.publications.since(assay, active.version) or active.created_at,
         corrected=len(standing),
         minutes=sum(c.lead_time_s or 0.0 for c in standing.values()) / 60,
         new=len(new),
@@ -106,25 +106,6 @@ def loop_of(store: Store, assay: str, triggers: Triggers, now: datetime) -> Loop
         doubts=len(doubts),
         doubts_told=tuple(f"{d['reference']}: {d['message']}" for d in doubts[: -MOST_DOUBTS - 1 : -1]),
     )
-
-
-def last_training(cycles: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The last training cycle that came to an end by itself, well or not: the trainer counts from it."""
-    ended = [
-        cycle
-        for cycle in cycles
-        if cycle["kind"] == "train"
-        and cycle["state"] in ("done", "failed")
-        and cycle["outcome"] != "abandoned"
-        and cycle["started_at"] is not None
-    ]
-    return ended[-1] if ended else None
-
-
-def _in_force_since(active: ModelVersion, cycles: Sequence[Mapping[str, Any]]) -> datetime:
-    """When the active version came into force: with the last cycle that changed it, if any did."""
-    changed = [c["finished_at"] for c in cycles if c["outcome"] in ("promoted", "rolled-back")]
-    return max([active.created_at, *map(datetime.fromisoformat, changed)])
 
 
 def _triggers(

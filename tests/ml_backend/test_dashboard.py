@@ -279,9 +279,10 @@ def test_since_when_a_version_is_in_use(home: Tiny) -> None:
     assert state(home).since == made
     ended(home, "kept")
     assert state(home).since == made
-    cycle_id = ended(home, "promoted")
-    finished = home.store.cycles.get(cycle_id)["finished_at"]
-    assert state(home).since == datetime.fromisoformat(finished) > made
+    home.store.publications.advance(
+        home.store.publications.begin(home.name, home.active(), "cdl-20260101-0123abcd", []), "done"
+    )
+    assert state(home).since == home.store.publications.since(home.name, home.active()) > made
 
 
 def test_the_wells_that_a_contest_lacked_are_told(home: Tiny, browser: Browser) -> None:

@@ -20,7 +20,7 @@ from tiny import ADA, BOB, Tiny, add_plate, write_fields
 
 from cytoloop.domain.metrics import confusion_matrix
 from cytoloop.domain.metrics.intervals import iou_of_present
-from cytoloop.domain.types import Lease
+from cytoloop.domain.types import Lease, ModelVersion
 from cytoloop.pipeline.predictors import load_predictor
 from labelstudio_config.payloads import prediction_result
 from trainer.schedule import Trainer
@@ -39,6 +39,8 @@ class Decision:
     active: str
     true_mean_iou: float
     """Of the version in force, against what the simulator knows, over every item."""
+    trained: dict[str, float]
+    """The same of what was trained this night, by method."""
     bad_masks_served: int
     """Bad corrections that the version in force learned from."""
     bad_masks_standing: int
@@ -46,6 +48,7 @@ class Decision:
     def __str__(self) -> str:
         return (
             f"day {self.day:2d}  {self.outcome:11s}  {self.active}  true {self.true_mean_iou:.3f}  "
+            f"trained {' '.join(f'{m} {q:.3f}' for m, q in self.trained.items()) or '-'}  "
             f"bad masks: {self.bad_masks_standing} standing, {self.bad_masks_served} served  {self.reason}"
         )
 
@@ -110,6 +113,7 @@ class Month:
     def night(self, day: int) -> Decision:
         """The trainer looks; afterwards the world is measured against what only the simulator knows."""
         before = len(self.tiny.store.cycles.all(self.tiny.name))
+        known = {model.version for model in self.tiny.store.models.all(self.tiny.name)}
         self.trainer.look()
         self.trainer.look()  # what the night's cycle left to rank
         standing = self.tiny.store.corrections.standing(self.tiny.name)
@@ -122,19 +126,22 @@ class Month:
             outcome=" ".join(row["outcome"] or row["state"] for row in new) or "not due",
             reason=" | ".join(row["reason"] or "" for row in new),
             active=active.version,
-            true_mean_iou=self.true_quality(),
+            true_mean_iou=self.true_quality(active),
+            trained={
+                model.method: self.true_quality(model)
+                for model in self.tiny.store.models.all(self.tiny.name)
+                if model.version not in known and model.status != "pruned"
+            },
             bad_masks_served=sum(mask in self.bad_digests for _, mask in seen),
             bad_masks_standing=sum(c.annotation_id in self.bad for c in standing.values()),
         )
         self.log.append(decision)
         return decision
 
-    def true_quality(self) -> float:
-        """Mean IoU of the version in force over every image, held out or not."""
+    def true_quality(self, model: ModelVersion) -> float:
+        """Mean IoU of a version over every image, held out or not."""
         tiny = self.tiny
-        predictor = load_predictor(
-            tiny.store, tiny.registry, tiny.assay, tiny.store.models.active(tiny.name), "cpu"
-        )
+        predictor = load_predictor(tiny.store, tiny.registry, tiny.assay, model, "cpu")
         total = np.zeros((3, 3), np.int64)
         for record in tiny.store.images.all(tiny.name):
             pred_HW = predictor.predict(record).argmax(0).astype(np.uint8)

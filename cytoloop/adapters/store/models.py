@@ -215,6 +215,15 @@ class Cycles:
             )
             return cycle_id
 
+    def last_training(self, assay: str) -> dict[str, Any] | None:
+        """The last training cycle that came to an end by itself, well or not: triggers count from its start."""
+        return one(
+            self._file.db,
+            "SELECT * FROM cycles WHERE assay = ? AND kind = 'train' AND state IN ('done', 'failed') "
+            "AND outcome != 'abandoned' AND started_at IS NOT NULL ORDER BY created_at DESC, id DESC",
+            [assay],
+        )
+
     def queued(self) -> list[dict[str, Any]]:
         """Cycles that wait, oldest first."""
         return list(
@@ -365,6 +374,19 @@ class Publications:
             else:
                 history.append(row["version"])
         return history[-2] if len(history) > 1 else None
+
+    def since(self, assay: str, version: str) -> datetime | None:
+        """When a version last took the place of another one; None if it never did.
+
+        More items of a version that is in force already are published under its own name, and count for nothing.
+        """
+        row = one(
+            self._file.db,
+            "SELECT finished_at FROM publications WHERE assay = ? AND version = ? AND step = 'done' "
+            "AND previous IS NOT version ORDER BY id DESC",
+            [assay, version],
+        )
+        return None if row is None else datetime.fromisoformat(row["finished_at"])
 
     def unfinished(self, assay: str) -> dict[str, Any] | None:
         """A publication that was interrupted, with its window as items."""

@@ -175,6 +175,22 @@ def test_an_interrupted_publication_is_found_again_with_its_window(store: Store)
     assert store.publications.unfinished("other") is None
 
 
+def test_a_version_is_in_force_since_it_took_the_place_of_another(store: Store) -> None:
+    def publish(version: str, previous: str | None) -> None:
+        store.publications.advance(store.publications.begin("rosella", version, previous, []), "done")
+
+    assert store.publications.since("rosella", ONE) is None
+    publish(ONE, None)
+    publish(TWO, ONE)
+    since = store.publications.since("rosella", TWO)
+    assert since is not None
+    assert since > (store.publications.since("rosella", ONE) or since)
+    publish(TWO, TWO)  # more items of it
+    assert store.publications.since("rosella", TWO) == since
+    publish(ONE, TWO)
+    assert (store.publications.since("rosella", ONE) or since) > since
+
+
 @pytest.mark.parametrize("end", ["done", "undone"])
 def test_a_publication_ends(store: Store, end: str) -> None:
     store.publications.advance(store.publications.begin("rosella", TWO, None, []), end)
