@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -147,6 +147,96 @@ def doctor(context: Context) -> None:
     from cytoloop.commands import entry
 
     entry.doctor(context)
+
+
+@cli.command()
+@click.argument(
+    "archive", metavar="[ARCHIVE.tar]", required=False, type=click.Path(path_type=Path, dir_okay=False)
+)
+@click.option("--verify", "verify_only", is_flag=True, help="Check an archive that is there; write none.")
+@shared
+def backup(context: Context, archive: Path | None, verify_only: bool) -> None:
+    """The home as one archive, verified, while everything runs.
+
+    Left out is what is made again: predictions, renders, checkpoints, logs. Plates outside the home are not in it.
+
+    \b
+    cytoloop backup /backups/rosella-2024-05-17.tar
+    cytoloop backup --verify /backups/rosella-2024-05-17.tar
+    """
+    from cytoloop.commands import care
+
+    care.backup(context, archive, verify_only)
+
+
+@cli.command()
+@click.argument("archive", metavar="ARCHIVE.tar", type=click.Path(path_type=Path, dir_okay=False))
+@shared
+def restore(context: Context, archive: Path) -> None:
+    """Make a home from an archive: whole and verified, or not at all.
+
+    The home must not exist yet. What happened in Label Studio since is brought in by the trainer's first look.
+
+    \b
+    cytoloop restore /backups/rosella-2024-05-17.tar --home cytoloop-home
+    """
+    from cytoloop.commands import care
+
+    care.restore_home(context, archive)
+
+
+@cli.group()
+def tokens() -> None:
+    """Tokens of people and scripts, for dashboard and API.
+
+    \b
+    cytoloop tokens list
+    """
+
+
+@tokens.command("add")
+@click.argument("name")
+@click.option(
+    "--role", type=click.Choice(["expert", "admin", "service"]), default="expert", show_default=True
+)
+@shared
+def tokens_add(context: Context, name: str, role: Literal["expert", "admin", "service"]) -> None:
+    """Make a token and show it, once; an expert's NAME is the e-mail address in Label Studio.
+
+    \b
+    cytoloop tokens add ada@lab.org
+    cytoloop tokens add nightly-export --role service
+    """
+    from cytoloop.commands import care
+
+    care.tokens_add(context, name, role)
+
+
+@tokens.command("list")
+@shared
+def tokens_list(context: Context) -> None:
+    """Who holds tokens; the tokens themselves are not stored.
+
+    \b
+    cytoloop tokens list
+    """
+    from cytoloop.commands import care
+
+    care.tokens_list(context)
+
+
+@tokens.command("remove")
+@click.argument("name")
+@shared
+def tokens_remove(context: Context, name: str) -> None:
+    """Take back every token of a name; its sessions end at once.
+
+    \b
+    cytoloop tokens remove ada@lab.org
+    """
+    from cytoloop.commands import care
+
+    care.tokens_remove(context, name)
 
 
 @cli.command("simulate-plate")

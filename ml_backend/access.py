@@ -65,6 +65,11 @@ class ApiTokens:
                 return caller
         return None
 
+    def callers(self) -> list[Caller]:
+        """Everyone who holds a token now."""
+        self._refresh()
+        return list(self._callers.values())
+
     def _refresh(self) -> None:
         if self._path is None or not self._path.is_file():
             self._callers, self._read_at = {}, None
@@ -100,6 +105,25 @@ def add_token(path: Path, token: str, name: str, role: Role) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(line if known.endswith("\n") or not known else f"\n{line}")
+
+
+def tokens_of(path: Path) -> list[Caller]:
+    """Who holds a token, in the order of the file; ``ConfigError`` if a line is wrong."""
+    return ApiTokens(path).callers()
+
+
+def remove_tokens(path: Path, name: str) -> int:
+    """Take every token of a name out of the file; how many that were. Their sessions end with them."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    kept = [line for line in lines if line.startswith("#") or line.split()[1:2] != [name]]
+    if len(kept) < len(lines):
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.writelines(kept)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    return len(lines) - len(kept)
 
 
 def same_secret(given: str | None, expected: str) -> bool:
