@@ -963,7 +963,13 @@ def run(arguments: list[str] | None = None) -> int:
         click.echo(f"cytoloop: {error}", err=True)
         return CytoloopError.exit_code
     except Exception as error:
-        return _bug(error, context)
+        from cytoloop.adapters.storage import storage_error
+
+        about_disk = storage_error(error)  # SQLite's words for it
+        if about_disk is None:
+            return _bug(error, context)
+        click.echo(f"cytoloop: {about_disk}", err=True)
+        return about_disk.exit_code
 
 
 def _bug(error: Exception, context: Context) -> int:

@@ -9,6 +9,7 @@ from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError  # type: ignore[import-untyped]
 from werkzeug.exceptions import HTTPException
 
+from cytoloop.adapters.storage import storage_error
 from cytoloop.domain.errors import AccessDenied, CytoloopError
 
 logger = logging.getLogger(__name__)
@@ -21,6 +22,7 @@ TITLES = {
     404: "Nothing is here",
     409: "Not now",
     503: "Something is away",
+    507: "The disk is full",
 }
 PLAIN = {404: "There is no page of that address.", 405: "This address is no page; a form leads here."}
 """In the place of the library's words, on pages."""
@@ -34,6 +36,10 @@ REPORT_POLICY = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; 
 def explain(error: Exception) -> ResponseReturnValue:
     """One translation of every error: a message and a request id, never a traceback."""
     request_id = g.get("request_id", "")
+    about_disk = storage_error(error)
+    if about_disk is not None:
+        logger.error("%s %s %s request=%s: %r", about_disk, request.method, request.path, request_id, error)
+        error = about_disk
     if isinstance(error, CytoloopError):
         logger.info("refused %s %s request=%s: %s", request.method, request.path, request_id, error)
         status, message = error.http_status, str(error)

@@ -106,6 +106,18 @@ class LabelStudioRefused(ExternalError):
     """Label Studio answered, and said no (wrong token, unknown project, invalid document)."""
 
 
+class StorageFull(CytoloopError):
+    """No room on the home's disk: what was asked was not stored."""
+
+    http_status = 507
+
+
+class StorageReadOnly(CytoloopError):
+    """The home's disk takes nothing: what was asked was not stored."""
+
+    http_status = 503
+
+
 class ConfigError(CytoloopError):
     """Wrong from the start: environment, assay or queue files, command line."""
 
