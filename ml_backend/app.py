@@ -38,6 +38,7 @@ def create_app(settings: Settings | None = None, *, start: bool = True) -> Flask
     settings = settings or Settings.from_env(os.environ)
     url, token = settings.need_label_studio()
     store = Store(settings.home)
+    store.require_sound()
 
     @functools.cache
     def load(name: str) -> Assay:

@@ -78,6 +78,7 @@ class Trainer:
         self._preset = preset
         self._train = train
         self.store = Store(settings.home)
+        self.store.require_sound()
         self._registry = Registry(settings.home / "models")
         self._label_studio = LabelStudioClient(url, token)
         self.load = functools.cache(lambda name: load_assay(name, [settings.home / "assays"]))

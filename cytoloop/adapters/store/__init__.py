@@ -22,6 +22,7 @@ from cytoloop.adapters.store.queues import Queues
 from cytoloop.adapters.store.reviews import Review, Reviews
 from cytoloop.adapters.store.scores import Scored, Scores
 from cytoloop.adapters.store.worklist import Listed, Worklist
+from cytoloop.domain.errors import StateError
 
 __all__ = ["Listed", "Review", "Scored", "Store", "StoredCorrection", "Tab"]
 
@@ -63,6 +64,24 @@ class Store:
     def check(self) -> list[str]:
         """``PRAGMA quick_check`` of all three databases; what is wrong, empty if nothing is."""
         return [problem for file in self._files() for problem in file.check()]
+
+    def require_sound(self) -> None:
+        """Refuse to start on a damaged database: what is written to it now might be lost with it.
+
+        Raises
+        ------
+        StateError
+            Naming the file, what is wrong with it, and what mends it.
+        """
+        for file in self._files():
+            problems = file.check()
+            if problems:
+                mend = (
+                    "it is derived: delete it, and it is made again"
+                    if file is self.predictions.file
+                    else "expected a sound database: restore a backup (`cytoloop restore`)"
+                )
+                raise StateError(f"{problems[0]} ({len(problems)} problem(s)); {mend}")
 
     def _files(self) -> tuple[SqliteFile, ...]:
         return self._file, self.predictions.file, self.inbox.file

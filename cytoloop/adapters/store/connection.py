@@ -86,7 +86,10 @@ class SqliteFile:
 
     def check(self) -> list[str]:
         """What ``PRAGMA quick_check`` finds wrong; empty if nothing is."""
-        found = [next(iter(row.values())) for row in self.db.query("PRAGMA quick_check")]
+        try:
+            found = [next(iter(row.values())) for row in self.db.query("PRAGMA quick_check")]
+        except sqlite3.DatabaseError as error:  # too damaged to be looked through
+            found = [str(error)]
         return [f"{self.path}: {problem}" for problem in found if problem != "ok"]
 
     def close(self) -> None:

@@ -193,3 +193,29 @@ def test_times_sort_as_text() -> None:
     assert to_iso(moment) == "2024-05-17T12:00:00.000000+00:00"
     assert to_iso(moment.astimezone(timezone(timedelta(hours=2)))) == to_iso(moment)
     assert to_iso(moment) < to_iso(moment + timedelta(microseconds=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "mend"),
+    [
+        ("cytoloop.sqlite3", "restore a backup"),
+        ("inbox.sqlite3", "restore a backup"),
+        ("predictions.sqlite3", "delete it, and it is made again"),
+    ],
+)
+def test_a_damaged_database_is_refused_before_anything_is_written_to_it(
+    tmp_path: Path, name: str, mend: str
+) -> None:
+    Store(tmp_path).close()
+    sound = Store(tmp_path)
+    sound.require_sound()
+    sound.close()
+    path = tmp_path / name
+    content = bytearray(path.read_bytes())
+    content[4096 + 100 : 2 * 4096] = b"\xff" * (4096 - 100)  # the second page: an index or a table
+    path.write_bytes(content)
+    damaged = Store(tmp_path)  # nothing of that page is needed to open it
+    with pytest.raises(StateError, match=mend) as told:
+        damaged.require_sound()
+    assert str(path) in str(told.value)
+    damaged.close()
