@@ -137,16 +137,22 @@ def demo(context: Context, **options: Any) -> None:
 
 
 @cli.command()
+@click.option(
+    "--deep",
+    is_flag=True,
+    help="Compare every annotation in Label Studio with the store, and read every mask.",
+)
 @shared
-def doctor(context: Context) -> None:
+def doctor(context: Context, deep: bool) -> None:
     """Check tokens, image access, labeling config, webhook, masks, disk, versions; name the fix.
 
     \b
     cytoloop doctor
+    cytoloop doctor --deep
     """
     from cytoloop.commands import entry
 
-    entry.doctor(context)
+    entry.doctor(context, deep)
 
 
 @cli.command()

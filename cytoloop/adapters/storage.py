@@ -16,8 +16,8 @@ def storage_error(error: BaseException) -> StorageFull | StorageReadOnly | None:
 
     Examples
     --------
-    >>> storage_error(OSError(errno.ENOSPC, "No space left on device", "/home/masks/ab"))
-    StorageFull('the disk of the home is full (/home/masks/ab): nothing of this was stored; make room and repeat it')
+    >>> storage_error(OSError(errno.ENOSPC, "No space left on device", "masks/ab"))
+    StorageFull('the disk of the home is full (masks/ab): nothing of this was stored; make room and repeat it')
     >>> storage_error(ValueError("other"))
     """
     where = ""

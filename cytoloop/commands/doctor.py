@@ -17,6 +17,7 @@ from cytoloop.commands.home import Home
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import CytoloopError
 from cytoloop.domain.tiling import tiles_of
+from labelstudio_config.completeness import compare
 from labelstudio_config.payloads import parse_task_data
 from labelstudio_config.project import EVENTS, SECRET_HEADER
 from labelstudio_config.rle import decode_rle, encode_rle
@@ -37,8 +38,14 @@ class Check:
     fix: str = ""
 
 
-def run_doctor(home: Home) -> Iterator[Check]:
-    """Look at everything, one check after the other; a failing one does not stop the rest."""
+def run_doctor(home: Home, deep: bool = False) -> Iterator[Check]:
+    """Look at everything, one check after the other; a failing one does not stop the rest.
+
+    Parameters
+    ----------
+    deep : bool
+        Compare every annotation in Label Studio with the store, and read every mask: minutes for thousands.
+    """
     yield _disk(home)
     yield _databases(home)
     yield _mask_round_trip()
@@ -52,6 +59,9 @@ def run_doctor(home: Home) -> Iterator[Check]:
             continue
         for look, what, fix in _ASSAY_CHECKS:
             yield _guarded(f"{name}: {what}", fix, look, home, assay)
+        if deep:
+            for look, what, fix in _DEEP_CHECKS:
+                yield _guarded(f"{name}: {what}", fix, look, home, assay)
     yield _inbox(home)
 
 
@@ -208,6 +218,38 @@ _ASSAY_CHECKS: tuple[tuple[Callable[[Home, Assay], str], str, str], ...] = (
     (_version_in_force, "version in force", "run `cytoloop cycle`: it finishes what was interrupted"),
     (_webhook, "webhook", "run `cytoloop up` again: it sets the webhook"),
     (_image_access, "image access", "Label Studio's document root must be the home's renders/ folder"),
+)
+
+
+def _completeness(home: Home, assay: Assay) -> str:
+    found = compare(home.store, home.label_studio, assay)
+    if not found.is_complete:
+        wrong = [*found.missing, *found.different, *found.undeleted]
+        raise _Found(
+            f"{len(found.missing)} annotation(s) lack in the store, {len(found.different)} differ, "
+            f"{len(found.undeleted)} are deleted in Label Studio alone; the first: {wrong[0]}"
+        )
+    unreadable = f", {len(found.unreadable)} in doubt: no mask of this assay" if found.unreadable else ""
+    return (
+        f"{found.equal} of {found.annotations} annotations of {found.tasks} tasks are in the store bit by bit"
+        f"{unreadable}"
+    )
+
+
+def _masks(home: Home, assay: Assay) -> str:
+    digests = {row["mask"] for row in home.store.corrections.revisions(assay.name) if row["mask"] is not None}
+    for digest in sorted(digests):
+        home.store.masks.get(digest)
+    return f"{len(digests)} masks of corrections read, each as its digest says"
+
+
+_DEEP_CHECKS: tuple[tuple[Callable[[Home, Assay], str], str, str], ...] = (
+    (
+        _completeness,
+        "store against Label Studio",
+        "the trainer's first look brings it in (restart it); if it is still so afterwards, report it",
+    ),
+    (_masks, "masks", "restore a backup of the home (`cytoloop restore`)"),
 )
 
 

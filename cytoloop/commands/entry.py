@@ -135,14 +135,14 @@ def _rounds_table(rounds: list[Round]) -> Any:
     return table("IoU against the truth on contest and sealed wells", columns, rows)
 
 
-def doctor(context: Context) -> None:
+def doctor(context: Context, deep: bool) -> None:
     """Print every check; fail if one failed."""
     from cytoloop.commands.doctor import Check, run_doctor
 
     marks = {"ok": "[green]ok[/green]", "warning": "[yellow]warning[/yellow]", "failed": "[red]failed[/red]"}
     checks: list[Check] = []
     with open_home(context.home) as home:
-        for check in run_doctor(home):
+        for check in run_doctor(home, deep):
             checks.append(check)
             if not context.as_json:
                 stdout.print(

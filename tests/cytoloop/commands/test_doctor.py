@@ -292,3 +292,28 @@ def test_an_assay_file_that_is_broken(home: Home, tiny: Tiny, answers: dict[str,
     (tiny.home / "assays" / "tiny.yaml").write_text("name: [", encoding="utf-8")
     found = failing(home)
     assert "not YAML" in found["tiny: assay file"].detail
+
+
+def test_a_deep_look_compares_every_annotation_and_reads_every_mask(
+    home: Home, tiny: Tiny, answers: dict[str, Any]
+) -> None:
+    def deep() -> dict[str, Check]:
+        return {check.name: check for check in run_doctor(home, deep=True)}
+
+    for item in tiny.items()[:3]:
+        tiny.correct(item)
+    lacking = deep()["tiny: store against Label Studio"]
+    assert lacking.state == "failed"
+    assert lacking.detail.startswith("3 annotation(s) lack in the store, 0 differ")
+    tiny.intake.reconcile(tiny.assay)
+    found = deep()
+    assert found["tiny: store against Label Studio"].state == "ok"
+    assert "3 of 3 annotations of 8 tasks" in found["tiny: store against Label Studio"].detail
+    assert found["tiny: masks"].detail == "3 masks of corrections read, each as its digest says"
+    correction = next(iter(tiny.store.corrections.standing(tiny.name).values()))
+    path = tiny.store.masks.path(correction.mask)
+    path.write_bytes(path.read_bytes()[:-40])
+    broken = deep()["tiny: masks"]
+    assert broken.state == "failed"
+    assert str(path) in broken.detail
+    assert "restore a backup" in broken.fix
