@@ -191,6 +191,21 @@ def restore(context: Context, archive: Path) -> None:
     care.restore_home(context, archive)
 
 
+@cli.command("rotate-secrets")
+@shared
+def rotate_secrets(context: Context) -> None:
+    """Make the password and the secret that Label Studio proves itself with anew, while everything runs.
+
+    No event is lost: until Label Studio knows the new ones, the old ones are taken as well.
+
+    \b
+    cytoloop rotate-secrets
+    """
+    from cytoloop.commands import rotation
+
+    rotation.rotate_secrets(context)
+
+
 @cli.group()
 def tokens() -> None:
     """Tokens of people and scripts, for dashboard and API.
@@ -899,8 +914,14 @@ def bench(context: Context, names: tuple[str, ...], items: int) -> None:
 @cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(1, 65535), default=9090, show_default=True)
+@click.option(
+    "--open",
+    "is_open",
+    is_flag=True,
+    help="Ask Label Studio for no password or secret that is not set; on 127.0.0.1 alone, to try things out.",
+)
 @shared
-def backend(context: Context, host: str, port: int) -> None:
+def backend(context: Context, host: str, port: int, is_open: bool) -> None:
     """The web process alone.
 
     \b
@@ -908,7 +929,7 @@ def backend(context: Context, host: str, port: int) -> None:
     """
     from cytoloop.commands.servers import run_backend
 
-    run_backend(context.settings, host, port)
+    run_backend(context.settings, host, port, is_open)
 
 
 @cli.command()

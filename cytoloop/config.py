@@ -29,7 +29,14 @@ class Settings:
     backend_user: str = "label-studio"
     backend_password: str | None = field(default=None, repr=False)
     webhook_secret: str | None = field(default=None, repr=False)
+    backend_passwords_before: tuple[str, ...] = field(default=(), repr=False)
+    """Given after the new one, apart by spaces: still taken, until Label Studio was told the new one."""
+    webhook_secrets_before: tuple[str, ...] = field(default=(), repr=False)
     api_tokens: Path | None = None
+    proxies: int = 0
+    """Reverse proxies in front of the backend, whose word for a caller's address and scheme is taken."""
+    is_open: bool = False
+    """Label Studio's calls from this machine need no credential that is not set; asked for by a command alone."""
     device: str = "auto"
     log_level: str = "INFO"
 
@@ -49,16 +56,23 @@ class Settings:
             value = environ.get(f"CYTOLOOP_{name.upper()}")
             return value if value else local.get(name)
 
-        tokens = get("api_tokens")
+        tokens, proxies = get("api_tokens"), get("proxies") or "0"
+        if not (proxies.isascii() and proxies.isdecimal()):
+            raise ConfigError(f"CYTOLOOP_PROXIES is {proxies!r}, expected how many there are, as 1")
+        passwords = tuple((get("backend_password") or "").split())
+        webhook_secrets = tuple((get("webhook_secret") or "").split())
         settings = cls(
             home=home,
             label_studio_url=_url("CYTOLOOP_LABEL_STUDIO_URL", get("label_studio_url")),
             label_studio_token=get("label_studio_token"),
             backend_url=_url("CYTOLOOP_BACKEND_URL", get("backend_url")),
             backend_user=get("backend_user") or "label-studio",
-            backend_password=get("backend_password"),
-            webhook_secret=get("webhook_secret"),
+            backend_password=next(iter(passwords), None),
+            webhook_secret=next(iter(webhook_secrets), None),
+            backend_passwords_before=passwords[1:],
+            webhook_secrets_before=webhook_secrets[1:],
             api_tokens=Path(tokens) if tokens else None,
+            proxies=int(proxies),
             device=get("device") or "auto",
             log_level=(get("log") or "INFO").upper(),
         )
@@ -79,6 +93,17 @@ class Settings:
                 "expected it from the environment or from `cytoloop up`"
             )
         return self.label_studio_url, self.label_studio_token
+
+    def need_credentials(self) -> None:
+        """``ConfigError`` naming what Label Studio would have to prove itself with, and is not set."""
+        for name, value in (("password", self.backend_password), ("secret", self.webhook_secret)):
+            if value is None and not self.is_open:
+                variable = "CYTOLOOP_BACKEND_PASSWORD" if name == "password" else "CYTOLOOP_WEBHOOK_SECRET"
+                raise ConfigError(
+                    f"{variable} is not set and {self.home / LOCAL_FILE} does not hold it: anyone could pass for "
+                    "Label Studio; expected it from the environment or from `cytoloop up` (to try things out on "
+                    "this machine alone: `cytoloop backend --open`)"
+                )
 
 
 def read_local(home: Path) -> dict[str, str]:

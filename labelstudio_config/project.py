@@ -22,7 +22,7 @@ from labelstudio_config.schema import labeling_config
 logger = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]
 
-SECRET_HEADER = "X-Cytoloop-Secret"
+SECRET_HEADER = "X-Cytoloop-Secret"  # noqa: S105 - a name, no secret
 BACKEND_TITLE = "cytoloop"
 EVENTS = (
     "ANNOTATION_CREATED",

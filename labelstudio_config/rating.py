@@ -24,7 +24,7 @@ from cytoloop.domain.survey.rating_design import Showing
 
 CONTROL = "rating"
 ON = "overlay"
-TOKEN_KEY = "token"
+TOKEN_KEY = "token"  # noqa: S105 - a name, no secret
 INSTRUCTION = (
     "<p>Each page shows one image, the segmentation of somebody or something you do not know, and the outlines "
     "of that segmentation on the image. Say how well it fits, from <b>1</b> (useless) to <b>10</b> (nothing to "

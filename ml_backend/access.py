@@ -6,11 +6,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from cytoloop.config import LOCAL_FILE, Settings
 from cytoloop.domain.errors import AccessDenied, ConfigError, Forbidden
 
 Role = Literal["expert", "admin", "service"]
@@ -90,6 +91,61 @@ class ApiTokens:
         self._callers, self._read_at = callers, modified
 
 
+class Credentials:
+    """What Label Studio proves itself with: a password for its calls, a secret for its events.
+
+    Where they are the home's, they are read again when its ``local.json`` has changed: a rotation loses no event and
+    needs no restart. Where the environment gave them, they stay what they are.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._path = settings.home / LOCAL_FILE
+        self._read_at = self._modified()
+        local = Settings.from_env({}, settings.home)
+        self._follows_password = settings.backend_password == local.backend_password
+        self._follows_secret = settings.webhook_secret == local.webhook_secret
+
+    def passwords(self) -> tuple[str, ...]:
+        """Whatever is taken for the password now; empty: none is set."""
+        self._refresh()
+        return _given(self._settings.backend_password, self._settings.backend_passwords_before)
+
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """Whatever is taken for the secret now; empty: none is set."""
+        self._refresh()
+        return _given(self._settings.webhook_secret, self._settings.webhook_secrets_before)
+
+    def _refresh(self) -> None:
+        modified = self._modified()
+        if modified == self._read_at:
+            return
+        local, settings = Settings.from_env({}, self._settings.home), self._settings
+        if self._follows_password:
+            settings = replace(
+                settings,
+                backend_password=local.backend_password,
+                backend_passwords_before=local.backend_passwords_before,
+            )
+        if self._follows_secret:
+            settings = replace(
+                settings,
+                webhook_secret=local.webhook_secret,
+                webhook_secrets_before=local.webhook_secrets_before,
+            )
+        self._settings, self._read_at = settings, modified
+
+    def _modified(self) -> int | None:
+        try:
+            return self._path.stat().st_mtime_ns
+        except OSError:
+            return None
+
+
+def _given(first: str | None, before: tuple[str, ...]) -> tuple[str, ...]:
+    return () if first is None else (first, *before)
+
+
 def token_digest(token: str) -> str:
     """SHA-256 of a token, as the token file holds it."""
     return hashlib.sha256(token.encode()).hexdigest()
@@ -126,6 +182,9 @@ def remove_tokens(path: Path, name: str) -> int:
     return len(lines) - len(kept)
 
 
-def same_secret(given: str | None, expected: str) -> bool:
-    """Compare in constant time; nothing given is never the same."""
-    return given is not None and hmac.compare_digest(given.encode(), expected.encode())
+def is_one_of(given: str | None, expected: Sequence[str]) -> bool:
+    """Whether a secret is one of those expected, each compared in constant time; nothing given never is."""
+    if given is None:
+        return False
+    same = [hmac.compare_digest(given.encode(), one.encode()) for one in expected]  # all, to leak no place
+    return any(same)

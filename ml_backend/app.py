@@ -19,12 +19,10 @@ from ml_backend.access import ApiTokens
 from ml_backend.active_model import ActiveModel
 from ml_backend.dashboard import Dashboard
 from ml_backend.faults import explain, guard
+from ml_backend.limits import use_limits
 from ml_backend.routes import api, dashboard, label_studio
 from ml_backend.service import Backend
 from ml_backend.sessions import use_sessions
-
-MAX_BODY = 256 * 1024 * 1024
-"""Label Studio sends every stored mask of every task it asks about."""
 
 
 def create_app(settings: Settings | None = None, *, start: bool = True) -> Flask:
@@ -37,6 +35,7 @@ def create_app(settings: Settings | None = None, *, start: bool = True) -> Flask
     """
     settings = settings or Settings.from_env(os.environ)
     url, token = settings.need_label_studio()
+    settings.need_credentials()
     store = Store(settings.home)
     store.require_sound()
 
@@ -55,15 +54,15 @@ def create_app(settings: Settings | None = None, *, start: bool = True) -> Flask
     )
     tokens = ApiTokens(settings.api_tokens)
     app = Flask("ml_backend")
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.extensions["cytoloop"] = {"backend": backend, "store": store, "settings": settings}
+    app.before_request(_name_request)
+    use_limits(app, settings.proxies)
     csrf = use_sessions(app, settings.home)
     app.register_blueprint(label_studio.blueprint(backend, settings))
     app.register_blueprint(api.blueprint(backend, store, tokens, settings))
     app.register_blueprint(
         dashboard.blueprint(backend, Dashboard(store, load, url), store, tokens, settings, csrf)
     )
-    app.before_request(_name_request)
     app.after_request(guard)
     app.register_error_handler(Exception, explain)
     if start:

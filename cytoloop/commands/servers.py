@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import signal
 import threading
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
 from cytoloop.config import Settings
+from cytoloop.domain.errors import ConfigError
 from cytoloop.log import configure_logging
 
 logger = logging.getLogger(__name__)
@@ -46,11 +49,30 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
         return create_app(self._settings)
 
 
-def run_backend(settings: Settings, host: str, port: int) -> None:
-    """Serve until told to stop."""
+def run_backend(settings: Settings, host: str, port: int, is_open: bool = False) -> None:
+    """Serve until told to stop.
+
+    Raises
+    ------
+    ConfigError
+        If Label Studio's address or what it proves itself with is not set, or an open server is to listen to others.
+    """
+    if is_open and not _is_loopback(host):
+        raise ConfigError(f"--open with --host {host}: expected 127.0.0.1, where nobody else can ask")
+    settings = replace(settings, is_open=is_open)
     settings.need_label_studio()
+    settings.need_credentials()
     configure_logging(settings.log_level, settings.home / "logs" / "backend.log", stream=False)
     _Gunicorn(settings, host, port).run()
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def run_trainer(settings: Settings, every: int | None, look_every_s: int) -> None:

@@ -26,6 +26,7 @@ from cytoloop.commands.home import Home, find_assay
 from cytoloop.commands.importing import import_plate
 from cytoloop.commands.processes import ensure_secrets
 from cytoloop.commands.reference import Truth, submit_reference
+from cytoloop.commands.rotation import rotate
 from cytoloop.commands.simulate_plate import simulate_plate_command
 from cytoloop.commands.up import UpOptions, running_stack
 from cytoloop.domain.assay import Assay
@@ -35,7 +36,7 @@ from cytoloop.domain.queue_policy import SHARED, QueuePolicy
 from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.trainer_policy import ContestPolicy, TrainerPolicy
 from cytoloop.domain.types import HELD_OUT, Item
-from labelstudio_config.project import connect
+from labelstudio_config.project import SECRET_HEADER, connect
 from labelstudio_config.rle import decode_rle
 from trainer.schedule import Trainer
 
@@ -310,6 +311,33 @@ def test_a_lost_webhook_costs_nothing(loop: Loop) -> None:
         runner.close()
         connect(home.label_studio, store, loop.assay, home.settings)
     assert not [check for check in run_doctor(home) if check.state == "failed"]
+
+
+def test_secrets_are_rotated_while_everything_runs(loop: Loop) -> None:
+    """Label Studio's next event and call come with the new ones; the old ones open nothing any more."""
+    home, store = loop.home, loop.home.store
+    before = home.settings
+    done = rotate(home, {})
+    assert (done.renewed, done.from_environment) == (("backend_password", "webhook_secret"), ())
+    after = home.settings
+    assert after.webhook_secret not in (None, before.webhook_secret)
+    assert (after.webhook_secrets_before, after.backend_passwords_before) == ((), ())
+    assert [check for check in run_doctor(home) if check.state == "failed"] == []
+    seen = store.inbox.last()
+    entry = loop.worklist()[0]
+    annotation = home.label_studio.create_annotation(entry["task_id"], [], 3.0)
+    wait_for(lambda: store.inbox.last() > seen)
+    home.label_studio.delete_annotation(annotation["id"])
+    for secret, status in ((before.webhook_secret, 401), (after.webhook_secret, 202)):
+        answer = httpx.post(
+            f"{before.backend_url}/webhook",
+            json={"action": "PROJECT_UPDATED"},
+            headers={SECRET_HEADER: str(secret)},
+            trust_env=False,
+        )
+        assert answer.status_code == status
+    backends = home.label_studio.list_backends(store.assays.get("rosella")["project_id"])
+    assert [backend["state"] for backend in backends] == ["CO"]
 
 
 def test_predict_answers_what_label_studio_asks(loop: Loop) -> None:

@@ -108,12 +108,6 @@ def test_without_the_password_nothing_is_told(
     assert answer.headers["WWW-Authenticate"].startswith("Basic")
 
 
-def test_without_a_password_set_nobody_is_asked(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    app = app_of(tiny, monkeypatch, backend_password=None)
-    assert app.test_client().get("/health").status_code == 200
-    app.extensions["cytoloop"]["store"].close()
-
-
 def test_without_an_address_of_label_studio_there_is_no_app(tiny: Tiny) -> None:
     with pytest.raises(ConfigError, match="CYTOLOOP_LABEL_STUDIO_URL"):
         create_app(replace(tiny.settings, label_studio_url=None), start=False)
@@ -326,7 +320,7 @@ def test_start_training_comes_with_basic_auth_and_becomes_a_job(tiny: Tiny, web:
 def test_without_a_password_set_basic_auth_opens_no_webhook(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = app_of(tiny, monkeypatch, backend_password=None)
+    app = app_of(tiny, monkeypatch, backend_password=None, is_open=True)
     refused(app.test_client().post("/webhook", json={"action": "X"}, headers=basic("")), 401)
     app.extensions["cytoloop"]["store"].close()
 
@@ -343,8 +337,10 @@ def test_an_event_that_is_no_json_is_kept_and_becomes_a_doubt(tiny: Tiny, web: F
     assert "not JSON" in doubt["message"]
 
 
-def test_a_body_beyond_the_limit_is_refused_in_our_words(tiny: Tiny, web: FlaskClient) -> None:
-    web.application.config["MAX_CONTENT_LENGTH"] = 10
+def test_a_body_beyond_the_limit_is_refused_in_our_words(
+    tiny: Tiny, web: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ml_backend.routes.label_studio.LARGEST_BODY", 10)
     refused(web.post("/webhook", data=b"x" * 11, headers=secret()), 413)
 
 
