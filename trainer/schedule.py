@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ from cytoloop.nn.fit import TrainingCancelled
 from cytoloop.pipeline.predictors import CipPredictor, load_predictor
 from cytoloop.pipeline.pruning import prune
 from labelstudio_config.client import LabelStudioClient
+from labelstudio_config.completeness import compare
 from labelstudio_config.doubt_maps import lacking_doubts, show_doubts
 from labelstudio_config.handout import refill
 from labelstudio_config.intake import Intake
@@ -46,6 +48,9 @@ logger = logging.getLogger(__name__)
 
 RANKED_A_LOOK = 200
 """Images that one look predicts and ranks at most, about a minute: a plate of thousands must not keep others waiting."""
+
+WHOLE_LOOK_EVERY_S = 6 * 3600.0
+"""How often the trainer looks at every task, changed or not, and proves that nothing lacks in the store."""
 
 LOOK_EVERY_S = 15
 """How often the trainer looks for queued cycles, missed events and used-up batches."""
@@ -84,7 +89,7 @@ class Trainer:
         self.load = functools.cache(lambda name: load_assay(name, [settings.home / "assays"]))
         self._intake = Intake(self.store, self._label_studio, self.load)
         self._stopping = threading.Event()
-        self._seen: set[str] = set()
+        self._seen_whole: dict[str, float] = {}
 
     def look(self, every: int | None = None) -> None:
         """One look: repair, reconcile, refill; then run what is queued or due.
@@ -118,21 +123,45 @@ class Trainer:
         return True
 
     def _look_at(self, assay: Assay, every: int | None) -> None:
-        is_first = assay.name not in self._seen
         for cycle_id in self.store.cycles.close_abandoned(assay.name):
             logger.warning("cycle abandoned id=%s", cycle_id)
             left = self.store.cycles.get(cycle_id)
             why = f"cycle {cycle_id} was cut off at step {left['step']!r}"
             self.store.cycles.ask(assay.name, "restart", why, kind=left["kind"], target=left["target"])
         self._intake.drain()
-        # The first look is at everything: what was refused once may be mended by now.
-        self._intake.reconcile(assay, everything=is_first)
-        self._seen.add(assay.name)
+        self._bring_in(assay)
         resume(self._label_studio, self.store, assay)
         self._rank_missing(assay)
         refill(self._label_studio, self.store, assay)
         self._draw_missing_doubts(assay)
         self._ask_if_due(assay, every)
+
+    def _bring_in(self, assay: Assay) -> None:
+        """Store what no event told; the first look and then one in some hours is at everything, and says so.
+
+        What was refused once may be mended by then, and what a look at changes alone would miss is found.
+        """
+        last = self._seen_whole.get(assay.name)
+        is_whole = last is None or time.monotonic() - last >= WHOLE_LOOK_EVERY_S
+        self._intake.reconcile(assay, everything=is_whole)
+        if not is_whole:
+            return
+        found = compare(self.store, self._label_studio, assay)
+        if not found.is_complete:  # somebody may have submitted just now
+            self._intake.reconcile(assay, everything=True)
+            found = compare(self.store, self._label_studio, assay)
+        for where in (*found.missing, *found.different, *found.undeleted):
+            logger.error("store differs from Label Studio assay=%s %s", assay.name, where)
+            self.store.corrections.add_doubt(assay.name, "comparison", where.partition(":")[0], where)
+        logger.info(
+            "compared with Label Studio assay=%s tasks=%d annotations=%d equal=%d in_doubt=%d",
+            assay.name,
+            found.tasks,
+            found.annotations,
+            found.equal,
+            len(found.unreadable),
+        )
+        self._seen_whole[assay.name] = time.monotonic()
 
     def _rank_missing(self, assay: Assay) -> None:
         """Rankings are derived: where they were deleted, an import was cut off, or a queue follows another

@@ -536,3 +536,52 @@ def test_a_contest_that_could_not_be_decided_runs_no_command(
     assert outcome.outcome == "kept"
     assert "3 are needed" in outcome.reason
     assert not (tmp_path / "told").exists()
+
+
+# --- whole looks ---
+
+
+def test_what_a_look_at_changes_misses_the_next_whole_look_finds(
+    tiny: Tiny, worker: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.look()
+    first, second = tiny.items()[:2]
+    tiny.correct(first)
+    worker.look()
+    number = tiny.correct(second)
+    task = tiny.studio.task(tiny.task_of(second))
+    # as after Label Studio's database was restored: the change is older than the last one that was seen
+    long_ago = "2024-01-01T00:00:00.000000Z"
+    monkeypatch.setattr(
+        tiny.studio,
+        "_changed",
+        lambda project, since, everything=tiny.studio._changed: [
+            one
+            for one in everything(project, None)
+            if since is None or (one["id"] != task["id"] and one in everything(project, since))
+        ],
+    )
+    tiny.studio.annotations[number]["updated_at"] = long_ago
+    worker.look()
+    assert second not in tiny.store.corrections.standing(tiny.name)
+    monkeypatch.setattr(trainer.schedule, "WHOLE_LOOK_EVERY_S", 0.0)
+    worker.look()
+    assert second in tiny.store.corrections.standing(tiny.name)
+    assert tiny.store.corrections.doubts() == []
+
+
+def test_a_store_that_differs_from_label_studio_is_told_once(
+    tiny: Tiny, worker: Trainer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Same annotation, same time stamp, other pixels: no reconciliation mends it, so a person has to know."""
+    caplog.set_level(logging.INFO)
+    number = tiny.correct(tiny.items()[0])
+    worker.look()
+    assert "tasks=16 annotations=1 equal=1" in caplog.text
+    tiny.studio.annotations[number]["result"] = tiny.regions(tiny.items()[1])[:1]
+    monkeypatch.setattr(trainer.schedule, "WHOLE_LOOK_EVERY_S", 0.0)
+    worker.look()
+    worker.look()
+    (doubt,) = tiny.store.corrections.doubts()
+    assert (doubt["source"], doubt["assay"]) == ("comparison", tiny.name)
+    assert f"annotation {number} " in doubt["message"]
