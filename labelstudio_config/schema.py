@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
+from defusedxml import DefusedXmlException  # type: ignore[attr-defined]
+from defusedxml.ElementTree import fromstring
+
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import UnsupportedLabelConfig
 from labelstudio_config.payloads import DOUBT_KEY, FROM_NAME, TO_NAME, channel_key
@@ -87,9 +90,11 @@ def check_label_config(xml: str, assay: Assay) -> None:
     """
     where = f"labeling config for assay {assay.name!r}"
     try:
-        root = ET.fromstring(xml)
+        root = fromstring(xml)
     except ET.ParseError as error:
         raise UnsupportedLabelConfig(f"{where}: not XML ({error})") from None
+    except DefusedXmlException:
+        raise UnsupportedLabelConfig(f"{where}: declares entities, expected none") from None
     controls = [element for element in root.iter() if "toName" in element.attrib]
     got = [(e.tag, e.get("name"), e.get("toName")) for e in controls]
     if got != [("BrushLabels", FROM_NAME, TO_NAME)]:

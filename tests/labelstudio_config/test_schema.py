@@ -67,12 +67,15 @@ def test_our_own_config_is_accepted() -> None:
 
 
 OURS = labeling_config(assay_of("dye"))
+LAUGHS = "".join(f"<!ENTITY l{n + 1} '{f'&l{n};' * 10}'>" for n in range(9))
+BILLION_LAUGHS = f"<!DOCTYPE View [<!ENTITY l0 'ha'>{LAUGHS}]><View>&l9;</View>"
 
 
 @pytest.mark.parametrize(
     ("xml", "message"),
     [
         ("<View>", "not XML"),
+        (BILLION_LAUGHS, "declares entities, expected none"),
         ("<View/>", r"controls \[\]"),
         (OURS.replace("BrushLabels", "BitmaskLabels"), "BitmaskLabels tag on image"),
         (OURS.replace('name="tag"', 'name="brush"'), "BrushLabels brush on image"),
