@@ -1,5 +1,7 @@
 # make up     a fresh machine: environments, Label Studio, backend, trainer, a simulated plate, first model
 # make test   environments if needed, linters, type check, the whole test suite
+# make lock   the exact versions and hashes that deployments install, found anew (minutes): see locks/README.md
+# make audit  those versions against the known vulnerabilities
 #
 # TORCH=cpu (default) or TORCH=cuda chooses the build of PyTorch; its version is in requirements-torch.txt.
 
@@ -13,7 +15,7 @@ UP ?= --demo
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 SOURCES = cytoloop ml_backend labelstudio_config trainer tests
 
-.PHONY: up demo test lint venv studio chromium clean
+.PHONY: up demo test lint lock audit venv studio chromium clean
 
 up: venv studio
 	.venv/bin/cytoloop up $(UP)
@@ -29,6 +31,22 @@ lint: venv
 	.venv/bin/ruff format --check $(SOURCES)
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+# PyTorch comes in two builds, so it is locked by itself; what it shares with the rest has one version.
+COMPILE = .cache/lock/bin/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
+  --no-annotate --no-emit-options
+lock:
+	test -x .cache/lock/bin/pip-compile || { $(PYTHON) -m venv .cache/lock && .cache/lock/bin/pip install --quiet pip-tools; }
+	$(PYTHON) locks/wanted.py > .cache/lock/cytoloop.in
+	sed 's/$$/+cpu/' requirements-torch.txt > .cache/lock/torch-cpu.in
+	echo label-studio==$(LABEL_STUDIO) > .cache/lock/label-studio.in
+	$(COMPILE) --output-file locks/cytoloop.txt .cache/lock/cytoloop.in
+	$(COMPILE) --output-file locks/label-studio.txt .cache/lock/label-studio.in
+	$(COMPILE) --constraint locks/cytoloop.txt --output-file locks/torch-cuda.txt requirements-torch.txt
+	$(COMPILE) --constraint locks/cytoloop.txt --extra-index-url $(TORCH_CPU_INDEX) --output-file locks/torch-cpu.txt .cache/lock/torch-cpu.in
+
+audit: venv
+	for lock in locks/*.txt; do .venv/bin/pip-audit --no-deps --disable-pip --requirement $$lock || exit 1; done
 
 venv: .venv/.ready-$(TORCH)
 studio: .venv-studio/.ready-$(LABEL_STUDIO)

@@ -13,6 +13,8 @@ from cytoloop.domain.errors import ConfigError
 
 LOCAL_FILE = "local.json"
 """In the home, mode 0600: addresses and secrets that ``cytoloop up`` chose for this machine."""
+KEY_FILE = "session-key"
+"""In the home, mode 0600: signs the cookies. Without it everyone has to log in again, and no more."""
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 DEVICES = ("auto", "cpu", "cuda")

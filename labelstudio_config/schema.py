@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from defusedxml import DefusedXmlException  # type: ignore[attr-defined]
+from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from cytoloop.domain.assay import Assay

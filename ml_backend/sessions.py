@@ -17,11 +17,10 @@ from flask import Flask, request, session
 from flask.sessions import SecureCookieSessionInterface
 from flask_wtf.csrf import CSRFProtect  # type: ignore[import-untyped]
 
+from cytoloop.config import KEY_FILE
 from cytoloop.domain.errors import AccessDenied, ConfigError
 from ml_backend.access import ApiTokens, Caller, token_digest
 
-KEY_FILE = "session-key"
-"""In the home, mode 0600: signs the cookies. Without it everyone has to log in again, and no more."""
 KEY_BYTES = 32
 LONGEST_SESSION = timedelta(hours=12)
 """Without a click; a working day."""

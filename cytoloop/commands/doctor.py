@@ -14,6 +14,7 @@ from PIL import Image
 
 from cytoloop.adapters.images import read_raw
 from cytoloop.commands.home import Home
+from cytoloop.config import KEY_FILE, LOCAL_FILE
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import CytoloopError
 from cytoloop.domain.tiling import tiles_of
@@ -26,6 +27,7 @@ from labelstudio_config.schema import check_label_config
 State = Literal["ok", "warning", "failed"]
 TESTED_LABEL_STUDIO = "1.23.2"
 LOW_DISK = 2 * 1024**3
+SHORTEST_SECRET = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,7 @@ def run_doctor(home: Home, deep: bool = False) -> Iterator[Check]:
         Compare every annotation in Label Studio with the store, and read every mask: minutes for thousands.
     """
     yield _disk(home)
+    yield _secrets(home)
     yield _databases(home)
     yield _mask_round_trip()
     yield _label_studio(home)
@@ -78,6 +81,43 @@ def _disk(home: Home) -> Check:
     if free < LOW_DISK:
         return Check(name="disk", state="warning", detail=detail, fix="make room: corrections need it")
     return Check(name="disk", state="ok", detail=detail)
+
+
+def _secrets(home: Home) -> Check:
+    """Whether what proves callers is long enough, in force alone, and read by its owner alone."""
+    settings, name = home.settings, "secrets"
+    files = [settings.home / LOCAL_FILE, settings.home / KEY_FILE, settings.api_tokens]
+    for path in files:
+        if path is not None and path.is_file() and path.stat().st_mode & 0o077:
+            return Check(
+                name=name,
+                state="warning",
+                detail=f"{path}: mode {path.stat().st_mode & 0o777:04o}, others may read it",
+                fix=f"chmod 600 {path}, then `cytoloop rotate-secrets`",
+            )
+    if settings.backend_passwords_before or settings.webhook_secrets_before:
+        return Check(
+            name=name,
+            state="warning",
+            detail="a rotation is not finished: the secrets before are taken, too",
+            fix="`cytoloop rotate-secrets`; then take the old one out of the environment, if it is set there",
+        )
+    short = [
+        variable
+        for variable, value in (
+            ("CYTOLOOP_BACKEND_PASSWORD", settings.backend_password),
+            ("CYTOLOOP_WEBHOOK_SECRET", settings.webhook_secret),
+        )
+        if value is not None and len(value) < SHORTEST_SECRET
+    ]
+    if short:
+        return Check(
+            name=name,
+            state="warning",
+            detail=f"{', '.join(short)}: shorter than {SHORTEST_SECRET} characters",
+            fix="`cytoloop rotate-secrets` makes long ones; those of the environment are changed there",
+        )
+    return Check(name=name, state="ok", detail="long enough, none from before, read by their owner alone")
 
 
 def _databases(home: Home) -> Check:

@@ -11,10 +11,11 @@ import pytest
 from flask import Flask
 from tiny import Tiny
 
+from cytoloop.config import KEY_FILE
 from cytoloop.domain.errors import ConfigError
 from ml_backend.access import Role, add_token, token_digest
 from ml_backend.app import create_app
-from ml_backend.sessions import KEY_FILE, own_path, session_key
+from ml_backend.sessions import own_path, session_key
 
 if TYPE_CHECKING:
     from conftest import Browser

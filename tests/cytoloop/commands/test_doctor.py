@@ -16,6 +16,7 @@ from tiny import Tiny, make_tiny
 from cytoloop.commands import doctor
 from cytoloop.commands.doctor import Check, run_doctor
 from cytoloop.commands.home import Home
+from cytoloop.config import LOCAL_FILE
 from labelstudio_config.client import LabelStudioClient
 from labelstudio_config.project import EVENTS, SECRET_HEADER
 from labelstudio_config.renders import render_folder
@@ -120,7 +121,7 @@ def test_where_all_is_well_every_check_is_ok(home: Home, answers: dict[str, Any]
     checks = examine(home)
     assert {name: c.detail for name, c in checks.items() if c.state != "ok"} == {}
     assert list(checks) == [
-        *("disk", "databases", "mask round trip", "Label Studio", "backend"),
+        *("disk", "secrets", "databases", "mask round trip", "Label Studio", "backend"),
         *("tiny: labeling config", "tiny: version in force", "tiny: webhook", "tiny: image access", "inbox"),
     ]
     assert "8 predictions" in checks["tiny: version in force"].detail
@@ -317,3 +318,25 @@ def test_a_deep_look_compares_every_annotation_and_reads_every_mask(
     assert broken.state == "failed"
     assert str(path) in broken.detail
     assert "restore a backup" in broken.fix
+
+
+def test_a_file_of_secrets_that_others_may_read(home: Home, answers: dict[str, Any]) -> None:
+    path = home.settings.home / LOCAL_FILE
+    path.write_text("{}")
+    path.chmod(0o640)
+    found = failing(home)["secrets"]
+    assert (found.state, found.detail) == ("warning", f"{path}: mode 0640, others may read it")
+    assert found.fix.startswith(f"chmod 600 {path}")
+
+
+def test_a_rotation_that_was_not_finished(home: Home, answers: dict[str, Any]) -> None:
+    home.settings = replace(home.settings, webhook_secrets_before=("the-secret-before-this-one",))
+    found = failing(home)["secrets"]
+    assert found.detail == "a rotation is not finished: the secrets before are taken, too"
+
+
+def test_a_secret_that_could_be_guessed(home: Home, answers: dict[str, Any]) -> None:
+    home.settings = replace(home.settings, backend_password="letmein")
+    found = failing(home)["secrets"]
+    assert found.detail == "CYTOLOOP_BACKEND_PASSWORD: shorter than 16 characters"
+    assert "letmein" not in found.detail + found.fix
