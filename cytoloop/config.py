@@ -26,6 +26,7 @@ class Settings:
 
     home: Path
     label_studio_url: str | None = None
+    label_studio_public_url: str | None = None
     label_studio_token: str | None = field(default=None, repr=False)
     backend_url: str | None = None
     backend_user: str = "label-studio"
@@ -55,8 +56,8 @@ class Settings:
         local = read_local(home)
 
         def get(name: str) -> str | None:
-            value = environ.get(f"CYTOLOOP_{name.upper()}")
-            return value if value else local.get(name)
+            variable = f"CYTOLOOP_{name.upper()}"
+            return environ.get(variable) or _in_file(environ, f"{variable}_FILE") or local.get(name)
 
         tokens, proxies = get("api_tokens"), get("proxies") or "0"
         if not (proxies.isascii() and proxies.isdecimal()):
@@ -66,6 +67,7 @@ class Settings:
         settings = cls(
             home=home,
             label_studio_url=_url("CYTOLOOP_LABEL_STUDIO_URL", get("label_studio_url")),
+            label_studio_public_url=_url("CYTOLOOP_LABEL_STUDIO_PUBLIC_URL", get("label_studio_public_url")),
             label_studio_token=get("label_studio_token"),
             backend_url=_url("CYTOLOOP_BACKEND_URL", get("backend_url")),
             backend_user=get("backend_user") or "label-studio",
@@ -95,6 +97,10 @@ class Settings:
                 "expected it from the environment or from `cytoloop up`"
             )
         return self.label_studio_url, self.label_studio_token
+
+    def people_url(self) -> str:
+        """Where people open Label Studio; another address than programs use where it stands behind a proxy."""
+        return self.label_studio_public_url or self.need_label_studio()[0]
 
     def need_credentials(self) -> None:
         """``ConfigError`` naming what Label Studio would have to prove itself with, and is not set."""
@@ -136,6 +142,24 @@ def write_local(home: Path, values: Mapping[str, str]) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def is_from_environment(name: str, environ: Mapping[str, str]) -> bool:
+    """Whether the environment gives a setting, itself or by the name of a file."""
+    variable = f"CYTOLOOP_{name.upper()}"
+    return bool(environ.get(variable) or environ.get(f"{variable}_FILE"))
+
+
+def _in_file(environ: Mapping[str, str], variable: str) -> str | None:
+    """What stands in the file that a variable names: so are secrets given to containers."""
+    path = environ.get(variable)
+    if not path:
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise ConfigError(f"{variable} is {path!r}: cannot be read ({reason})") from error
 
 
 def _url(name: str, value: str | None) -> str | None:

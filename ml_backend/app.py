@@ -50,7 +50,7 @@ def create_app(settings: Settings | None = None, *, start: bool = True) -> Flask
         Intake(store, client, load),
         load,
         client,
-        url,
+        settings.people_url(),
     )
     tokens = ApiTokens(settings.api_tokens)
     app = Flask("ml_backend")
@@ -61,7 +61,7 @@ def create_app(settings: Settings | None = None, *, start: bool = True) -> Flask
     app.register_blueprint(label_studio.blueprint(backend, settings))
     app.register_blueprint(api.blueprint(backend, store, tokens, settings))
     app.register_blueprint(
-        dashboard.blueprint(backend, Dashboard(store, load, url), store, tokens, settings, csrf)
+        dashboard.blueprint(backend, Dashboard(store, load, settings.people_url()), store, tokens, settings, csrf)
     )
     app.after_request(guard)
     app.register_error_handler(Exception, explain)

@@ -386,7 +386,7 @@ def worklist(context: Context, queue: str, expert: str | None, limit: int) -> No
     from ml_backend.service import worklist as ranked
 
     with open_home(context.home) as home:
-        url = home.settings.label_studio_url or ""
+        url = home.settings.label_studio_public_url or home.settings.label_studio_url or ""
         entries = ranked(home.store, home.load, url, queue, expert, limit)
     if context.as_json:
         print_json({"entries": entries})

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from cytoloop.commands.console import print_json, stdout
 from cytoloop.commands.context import Context
 from cytoloop.commands.home import Home, open_home
-from cytoloop.config import Settings, read_local, write_local
+from cytoloop.config import Settings, is_from_environment, read_local, write_local
 from cytoloop.domain.errors import StateError
 from labelstudio_config.project import connect
 
@@ -72,7 +72,7 @@ def rotate(home: Home, environ: Mapping[str, str]) -> Rotation:
         raise StateError(
             f"{folder}: no assay has a project; expected `cytoloop import` or `cytoloop up` before"
         )
-    given = tuple(key for key in KEYS if environ.get(f"CYTOLOOP_{key.upper()}"))
+    given = tuple(key for key in KEYS if is_from_environment(key, environ))
     ours = tuple(key for key in KEYS if key not in given)
     local = read_local(folder)
     both: dict[str, str] = {}

@@ -227,7 +227,7 @@ def follow(stack: Stack, cycle_id: str, tell: Callable[[str, float], None]) -> d
 
 def address(home: Home) -> Address:
     """Where to go next."""
-    url, _ = home.settings.need_label_studio()
+    url = home.settings.people_url()
     local = ensure_secrets(home.settings.home)
     worklists = {}
     for name in home.store.assays.names():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cytoloop.config import LOCAL_FILE, Settings, read_local, write_local
+from cytoloop.config import LOCAL_FILE, Settings, is_from_environment, read_local, write_local
 from cytoloop.domain.errors import ConfigError
 from cytoloop.log import configure_logging
 
@@ -41,6 +41,37 @@ def test_the_environment_wins_over_the_home(tmp_path: Path) -> None:
     )
     assert settings.need_label_studio() == ("https://two:2/studio", "a")
     assert (settings.device, settings.log_level, settings.api_tokens) == ("cpu", "DEBUG", Path("/etc/tokens"))
+
+
+def test_a_secret_may_lie_in_a_file(tmp_path: Path) -> None:
+    secret = tmp_path / "webhook_secret"
+    secret.write_text("from-a-file\n")
+    write_local(tmp_path, {"webhook_secret": "from-the-home", "backend_password": "from-the-home"})
+    environ = {"CYTOLOOP_WEBHOOK_SECRET_FILE": str(secret)}
+    settings = Settings.from_env(environ, tmp_path)
+    assert (settings.webhook_secret, settings.backend_password) == ("from-a-file", "from-the-home")
+    direct = Settings.from_env({**environ, "CYTOLOOP_WEBHOOK_SECRET": "direct"}, tmp_path)
+    assert direct.webhook_secret == "direct"
+    assert is_from_environment("webhook_secret", environ)
+    assert not is_from_environment("backend_password", environ)
+
+
+def test_a_file_of_a_secret_that_cannot_be_read(tmp_path: Path) -> None:
+    missing = tmp_path / "gone"
+    with pytest.raises(ConfigError, match=rf"CYTOLOOP_WEBHOOK_SECRET_FILE is '{missing}': cannot be read"):
+        Settings.from_env({"CYTOLOOP_WEBHOOK_SECRET_FILE": str(missing)}, tmp_path)
+    missing.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="cannot be read \\(not UTF-8\\)"):
+        Settings.from_env({"CYTOLOOP_WEBHOOK_SECRET_FILE": str(missing)}, tmp_path)
+
+
+def test_people_may_find_label_studio_at_another_address_than_programs(tmp_path: Path) -> None:
+    environ = {"CYTOLOOP_LABEL_STUDIO_URL": "http://label-studio:8080", "CYTOLOOP_LABEL_STUDIO_TOKEN": "t"}
+    assert Settings.from_env(environ, tmp_path).people_url() == "http://label-studio:8080"
+    environ["CYTOLOOP_LABEL_STUDIO_PUBLIC_URL"] = "https://annotate.lab.org/"
+    settings = Settings.from_env(environ, tmp_path)
+    assert settings.people_url() == "https://annotate.lab.org"
+    assert settings.need_label_studio()[0] == "http://label-studio:8080"
 
 
 def test_a_given_home_wins_over_the_environment(tmp_path: Path) -> None:

@@ -1,0 +1,3 @@
+"""cytoloop: from conventional image processing to an expert-grade segmentation model, in a loop."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Where bytes live: SQLite, files, images, plates, assay YAML, the model registry."""

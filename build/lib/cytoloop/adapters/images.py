@@ -1,0 +1,250 @@
+"""Raw images in, indexed masks in and out. Pixels are never repaired or rescaled here."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from cytoloop.domain.assay import Assay
+from cytoloop.domain.errors import ImageUnreadable, ShapeError
+from cytoloop.domain.types import ImageRecord
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # our error says where and what, once
+
+RAW_SUFFIXES = (".tif", ".tiff", ".png")
+Image.MAX_IMAGE_PIXELS = 512 * 1024 * 1024  # a whole-slide overview is a mistake here, not a plate
+
+
+PROVENANCE = "provenance.json"
+"""What lies beside masks that a recipe made, and says how; written last."""
+
+
+def read_planes(path: Path) -> NDArray[Any]:
+    """All planes of one file, as stored: (C, H, W), uint8 or uint16.
+
+    Raises
+    ------
+    ImageUnreadable
+        If the file is missing, truncated, of another kind, floating point, or has more axes.
+    """
+    try:
+        array = _read_tiff(path) if path.suffix.lower() in (".tif", ".tiff") else _read_png(path)
+    except FileNotFoundError:
+        raise ImageUnreadable(f"{path}: no such file") from None
+    except Exception as error:  # of a damaged file, decoders raise whatever they stumble over
+        raise ImageUnreadable(f"{path}: cannot be read as an image ({_told(error)})") from error
+    if array.dtype not in (np.uint8, np.uint16):
+        raise ImageUnreadable(f"{path}: grey values are {array.dtype}, expected unsigned 8 or 16 bit")
+    if array.ndim == 2:
+        array = array[np.newaxis]
+    if array.ndim != 3:
+        raise ImageUnreadable(f"{path}: array of shape {array.shape}, expected (C, H, W) or (H, W)")
+    return array
+
+
+def _told(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _read_tiff(path: Path) -> NDArray[Any]:
+    with tifffile.TiffFile(path) as tiff:
+        series = tiff.series[0]
+        array: NDArray[Any] = series.asarray()
+        if series.axes.endswith("S") and array.ndim == 3:  # samples last: planes stored as RGB
+            array = np.moveaxis(array, -1, 0)
+        return array
+
+
+def _read_png(path: Path) -> NDArray[Any]:
+    with Image.open(path) as image:
+        image.load()
+        array = np.asarray(image)
+    if array.dtype == np.int32 and array.min() >= 0 and array.max() <= 65535:
+        array = array.astype(np.uint16)  # Pillow widens 16-bit grey on some versions
+    if array.ndim == 3:
+        array = np.moveaxis(array, -1, 0)
+    return array
+
+
+def read_raw(files: Sequence[str | Path], assay: Assay) -> NDArray[Any]:
+    """The channels of one field in the assay's order: (C, H, W), uint8 or uint16.
+
+    Parameters
+    ----------
+    files : sequence of path
+        One file that holds all planes, or one file a channel in the assay's order.
+
+    Raises
+    ------
+    ImageUnreadable
+        If a file cannot be read, channels differ in size, or their number is not the assay's.
+    """
+    expected = len(assay.channels)
+    if len(files) == 1 and (expected == 1 or assay.channels[0].plane is not None):
+        planes = read_planes(Path(files[0]))
+        wanted = [channel.plane or 0 for channel in assay.channels]
+        if len(planes) <= max(wanted) or (expected > 1 and len(planes) != expected):
+            raise ImageUnreadable(
+                f"{files[0]}: {len(planes)} channel(s), assay {assay.name!r} expects {expected} "
+                f"({', '.join(channel.name for channel in assay.channels)})"
+            )
+        return planes[wanted]
+    if len(files) != expected:
+        raise ImageUnreadable(f"{files[0]}: {len(files)} file(s), assay {assay.name!r} expects {expected}")
+    channels: list[NDArray[Any]] = []
+    for path in files:
+        planes = read_planes(Path(path))
+        if len(planes) != 1:
+            raise ImageUnreadable(f"{path}: {len(planes)} planes, expected one grey plane a file")
+        if channels and planes[0].shape != channels[0].shape:
+            raise ImageUnreadable(
+                f"{path}: size {planes[0].shape}, its first channel {files[0]} is {channels[0].shape}"
+            )
+        channels.append(planes[0])
+    return np.stack(channels)
+
+
+def read_image(record: ImageRecord, assay: Assay) -> NDArray[np.float32]:
+    """``image_CHW`` of a record: raw grey values as float32, channels in the assay's order."""
+    return read_raw(record.files, assay).astype(np.float32)
+
+
+def palette_of(assay: Assay) -> bytes:
+    """256 RGB triples: black background, the assay's class colours, its ignore colour at 255."""
+    palette = bytearray(768)
+    for value, label in assay.foreground:
+        palette[value * 3 : value * 3 + 3] = bytes.fromhex(label.colour.lstrip("#"))
+    palette[765:768] = bytes.fromhex(assay.ignore.colour.lstrip("#"))
+    return bytes(palette)
+
+
+def encode_mask(mask_HW: NDArray[np.uint8], palette: bytes | None = None) -> bytes:
+    """An indexed 8-bit PNG whose pixel values are the class indices; equal masks, equal bytes."""
+    if mask_HW.ndim != 2 or mask_HW.dtype != np.uint8:
+        raise ShapeError(f"mask is {mask_HW.dtype} {mask_HW.shape}, expected uint8 (H, W)")
+    image = Image.fromarray(np.ascontiguousarray(mask_HW))
+    if palette is not None:
+        image.putpalette(palette)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=False, compress_level=6)
+    return buffer.getvalue()
+
+
+def write_mask(path: Path, mask_HW: NDArray[np.uint8], palette: bytes | None = None) -> None:
+    """Write an indexed PNG under a temporary name, then rename: never a half mask."""
+    write_atomically(path, lambda file: file.write_bytes(encode_mask(mask_HW, palette)))
+
+
+def read_mask(path: Path) -> NDArray[np.uint8]:
+    """A PNG or TIFF whose pixel values are class indices: uint8 (H, W).
+
+    Read as they are stored: indexed, grey of any depth, 1 bit (True is 1). Deeper grey is taken where
+    every value is a whole number of 0…255, so nothing is rounded or cut.
+
+    Raises
+    ------
+    ImageUnreadable
+        If it is missing, truncated, a colour picture, of several pages, or holds a value that is no index.
+    """
+    try:
+        array = _tiff_mask(path) if path.suffix.lower() in (".tif", ".tiff") else _png_mask(path)
+    except FileNotFoundError:
+        raise ImageUnreadable(f"{path}: no such file") from None
+    except ImageUnreadable:
+        raise
+    except Exception as error:  # as in read_planes
+        raise ImageUnreadable(f"{path}: cannot be read as a mask ({_told(error)})") from error
+    if array.dtype in (np.uint8, np.bool_):
+        return array.astype(np.uint8, copy=False)
+    is_index_HW = (array >= 0) & (array <= 255) & (array == np.floor(array))
+    if not is_index_HW.all():
+        row, column = (int(place) for place in np.argwhere(~is_index_HW)[0])
+        raise ImageUnreadable(
+            f"{path}: {array.dtype} with {np.count_nonzero(~is_index_HW)} pixels that are no class index, first "
+            f"{array[row, column]} at row {row}, column {column}; expected whole numbers of 0…255"
+        )
+    return array.astype(np.uint8)
+
+
+def _png_mask(path: Path) -> NDArray[Any]:
+    with Image.open(path) as image:
+        image.load()
+        if image.mode not in ("P", "L", "1", "F") and not image.mode.startswith("I"):
+            raise _colour(path, image.mode)
+        array: NDArray[Any] = np.array(image)
+    return array
+
+
+def _tiff_mask(path: Path) -> NDArray[Any]:
+    with tifffile.TiffFile(path) as tiff:
+        series = tiff.series[0]
+        if "S" in series.axes:
+            raise _colour(path, f"{series.shape[series.axes.index('S')]}-sample")
+        array: NDArray[Any] = series.asarray()
+    while array.ndim > 2 and len(array) == 1:  # one page, one channel, one time
+        array = array[0]
+    if array.ndim != 2:
+        raise ImageUnreadable(f"{path}: array of shape {array.shape}, expected one page (H, W)")
+    if array.dtype.kind not in "buif":
+        raise ImageUnreadable(f"{path}: values are {array.dtype}, expected whole numbers of 0…255")
+    return array
+
+
+def _colour(path: Path, mode: str) -> ImageUnreadable:
+    return ImageUnreadable(
+        f"{path}: a {mode} picture, expected an 8-bit index image (indexed or grey PNG, whose values are "
+        "the classes; colours cannot be told apart safely)"
+    )
+
+
+def write_atomically(path: Path, write: Callable[[Path], object], durable: bool = False) -> None:
+    """Call ``write`` with a temporary name beside ``path``, then rename it into place.
+
+    With ``durable`` the file, its folder and the folders made for it reach the disk before this
+    returns.
+    """
+    made = [folder for folder in path.parents if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)  # mkstemp gives 0600, but Label Studio may run as another user
+        if durable:
+            sync(temporary)
+        temporary.replace(path)
+        if durable:
+            for folder in (path.parent, *(folder.parent for folder in made)):
+                sync(folder)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Make a file or a folder's list of names reach the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_png(path: Path, picture: NDArray[np.uint8]) -> None:
+    """An 8-bit grey (H, W) or RGB (H, W, 3) picture for people's eyes."""
+    bgr = picture if picture.ndim == 2 else picture[..., ::-1]
+    ok, data = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    if not ok:
+        raise ShapeError(f"{path}: cannot encode a picture of shape {picture.shape}")
+    write_atomically(path, lambda file: file.write_bytes(data.tobytes()))

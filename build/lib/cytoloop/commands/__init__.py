@@ -1,0 +1,1 @@
+"""One file a command; together the composition root of the command line."""

@@ -1,0 +1,1 @@
+"""What cytoloop knows: types, image processing, scores, metrics, decisions. No machinery."""

@@ -1,0 +1,86 @@
+"""How a mask is judged: pixels, boundaries, boxes, error types, calibration, and what corrections changed."""
+
+from cytoloop.domain.metrics.boundary import (
+    BoundaryScores,
+    boundary_of,
+    boundary_scores,
+    boundary_tolerance,
+)
+from cytoloop.domain.metrics.boxes import (
+    Box,
+    BoxCounts,
+    BoxMatch,
+    BoxScores,
+    BoxSpreads,
+    Spread,
+    box_iou,
+    box_scores,
+    boxes_of_mask,
+    mask_box_scores,
+    match_boxes,
+    no_boxes,
+    over_experts,
+    spread_of,
+)
+from cytoloop.domain.metrics.calibration import Calibration, ReliabilityBin, calibration_of
+from cytoloop.domain.metrics.changes import CorrectionDelta, correction_delta
+from cytoloop.domain.metrics.error_types import ErrorTypes, error_types, no_errors
+from cytoloop.domain.metrics.pixels import (
+    PixelMetrics,
+    confusion_matrix,
+    iou_of,
+    mean_ignoring_nan,
+    number_or_none,
+    pixel_metrics,
+)
+from cytoloop.domain.metrics.summary import (
+    ClassMetrics,
+    DatasetMetrics,
+    Evaluation,
+    ImageMetrics,
+    evaluate,
+    judge,
+    summarise,
+)
+
+__all__ = [
+    "BoundaryScores",
+    "Box",
+    "BoxCounts",
+    "BoxMatch",
+    "BoxScores",
+    "BoxSpreads",
+    "Calibration",
+    "ClassMetrics",
+    "CorrectionDelta",
+    "DatasetMetrics",
+    "ErrorTypes",
+    "Evaluation",
+    "ImageMetrics",
+    "PixelMetrics",
+    "ReliabilityBin",
+    "Spread",
+    "boundary_of",
+    "boundary_scores",
+    "boundary_tolerance",
+    "box_iou",
+    "box_scores",
+    "boxes_of_mask",
+    "calibration_of",
+    "confusion_matrix",
+    "correction_delta",
+    "error_types",
+    "evaluate",
+    "iou_of",
+    "judge",
+    "mask_box_scores",
+    "match_boxes",
+    "mean_ignoring_nan",
+    "no_boxes",
+    "no_errors",
+    "number_or_none",
+    "over_experts",
+    "pixel_metrics",
+    "spread_of",
+    "summarise",
+]

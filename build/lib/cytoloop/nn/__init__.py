@@ -1,0 +1,1 @@
+"""The U-Net: data, losses, training, prediction, weights. torch lives here."""

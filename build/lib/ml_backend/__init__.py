@@ -1,0 +1,1 @@
+"""The web process: answers Label Studio and scripts, never trains."""

@@ -1,0 +1,1 @@
+"""The HTTP contract, one file a family of routes; no decisions here."""

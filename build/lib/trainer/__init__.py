@@ -1,0 +1,1 @@
+"""The scheduled process: looks for new corrections, trains, lets candidates compete, reports."""
