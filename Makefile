@@ -13,7 +13,7 @@ LABEL_STUDIO ?= 1.23.2
 UP ?= --demo
 
 PIP = .venv/bin/python -m pip --disable-pip-version-check
-SOURCES = cytoloop ml_backend labelstudio_config trainer tests locks
+SOURCES = cytoloop ml_backend labelstudio_config trainer tests locks docker
 
 .PHONY: up demo test lint lock audit venv studio chromium clean
 

@@ -256,7 +256,7 @@ class _Found(CytoloopError):
 _ASSAY_CHECKS: tuple[tuple[Callable[[Home, Assay], str], str, str], ...] = (
     (_project, "labeling config", "run `cytoloop import` or `cytoloop up` again: it repairs the project"),
     (_version_in_force, "version in force", "run `cytoloop cycle`: it finishes what was interrupted"),
-    (_webhook, "webhook", "run `cytoloop up` again: it sets the webhook"),
+    (_webhook, "webhook", "run `cytoloop up` or `cytoloop import` again: it sets the webhook"),
     (_image_access, "image access", "Label Studio's document root must be the home's renders/ folder"),
 )
 

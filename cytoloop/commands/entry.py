@@ -170,10 +170,19 @@ def simulate_plate(context: Context, out: Path, preset: str, images: int, seed: 
 
 def import_(context: Context, source: Path, assay_name: str) -> None:
     """Import a plate."""
-    from cytoloop.commands.importing import import_plate
+    from cytoloop.commands.importing import connect_backend, import_plate
 
-    with open_home(context.home) as home, progress_bars() as tell:
-        summary = import_plate(home, source, home.load(assay_name), tell)
+    with open_home(context.home) as home:
+        assay = home.load(assay_name)
+        with progress_bars() as tell:
+            summary = import_plate(home, source, assay, tell)
+        problem = connect_backend(home, assay)
+    if problem is not None:
+        stderr.print(
+            f"Imported, but Label Studio is not connected to the backend: {problem}\n"
+            "Corrections wait there until it is: start the backend and import again.",
+            soft_wrap=True,
+        )
     groups = ", ".join(f"{count} {split}" for split, count in summary.groups.items())
     _show(
         context,

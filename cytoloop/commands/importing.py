@@ -10,12 +10,13 @@ from cytoloop.adapters.locks import exclusive
 from cytoloop.adapters.plates import read_plate
 from cytoloop.commands.home import Home
 from cytoloop.domain.assay import Assay
+from cytoloop.domain.errors import CytoloopError
 from cytoloop.domain.types import SPLITS
 from cytoloop.pipeline.cip_version import ensure_cip_version
 from cytoloop.pipeline.predictors import load_predictor
 from cytoloop.pipeline.weak_labels import weak_label_store
 from labelstudio_config.handout import refill
-from labelstudio_config.project import import_tasks, set_up_project
+from labelstudio_config.project import connect, import_tasks, set_up_project
 from labelstudio_config.publish import publish
 
 Tell = Callable[[str, int, int], None]
@@ -68,3 +69,15 @@ def import_plate(home: Home, source: Path, assay: Assay, tell: Tell) -> ImportSu
         active_version=active.version,
         project_id=project_id,
     )
+
+
+def connect_backend(home: Home, assay: Assay) -> str | None:
+    """Let Label Studio know the backend and send it events; what keeps it from that, None if nothing does.
+
+    Label Studio asks the backend at once, so it must be running.
+    """
+    try:
+        connect(home.label_studio, home.store, assay, home.settings)
+    except CytoloopError as error:
+        return str(error)
+    return None
