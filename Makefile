@@ -39,7 +39,7 @@ lock:
 	test -x .cache/lock/bin/pip-compile || { $(PYTHON) -m venv .cache/lock && .cache/lock/bin/pip install --quiet pip-tools; }
 	$(PYTHON) locks/wanted.py > .cache/lock/cytoloop.in
 	sed 's/$$/+cpu/' requirements-torch.txt > .cache/lock/torch-cpu.in
-	echo label-studio==$(LABEL_STUDIO) > .cache/lock/label-studio.in
+	printf 'label-studio==$(LABEL_STUDIO)\nasync-timeout\n' > .cache/lock/label-studio.in  # the latter for the 3.11.2 of Debian 12
 	$(COMPILE) --output-file locks/cytoloop.txt .cache/lock/cytoloop.in
 	$(COMPILE) --output-file locks/label-studio.txt .cache/lock/label-studio.in
 	$(COMPILE) --constraint locks/cytoloop.txt --output-file locks/torch-cuda.txt requirements-torch.txt

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from cytoloop.adapters.store import Store
 from cytoloop.config import Settings
@@ -102,6 +104,12 @@ def connect(label_studio: LabelStudioClient, store: Store, assay: Assay, setting
         raise ConfigError(
             f"assay {assay.name!r}: CYTOLOOP_BACKEND_URL, CYTOLOOP_BACKEND_PASSWORD and CYTOLOOP_WEBHOOK_SECRET "
             "are needed to connect the backend"
+        )
+    host = urlsplit(settings.backend_url).hostname or ""
+    if not re.search(r"[.:]", host) and host != "localhost":
+        raise ConfigError(
+            f"CYTOLOOP_BACKEND_URL is {settings.backend_url!r}: Label Studio takes no webhook of a host name without a "
+            "dot; expected another name of that host, as http://backend.internal:9090"
         )
     backend_id = label_studio.connect_backend(
         row["project_id"],

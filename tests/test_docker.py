@@ -115,6 +115,8 @@ def test_backend_and_label_studio_meet_in_one_network_alone() -> None:
     services = COMPOSE["services"]
     assert set(services["backend"]["networks"]) & set(services["label-studio"]["networks"]) == {"inside"}
     assert COMPOSE["networks"]["inside"]["internal"] is True
+    assert "http://backend.internal:9090" in services["backend"]["environment"]["CYTOLOOP_BACKEND_URL"]
+    assert services["backend"]["networks"]["inside"] == {"aliases": ["backend.internal"]}
     assert services["trainer"]["networks"] == services["database"]["networks"] == ["inside"]
 
 

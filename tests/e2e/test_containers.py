@@ -71,7 +71,7 @@ class Compose:
 
     def _here(self, text: str) -> str:
         for name, port in self.ports.items():
-            text = re.sub(rf"//{name}:\d+", f"//127.0.0.1:{port}", text)
+            text = re.sub(rf"//{name}(\.internal)?:\d+", f"//127.0.0.1:{port}", text)
         for there, here in (
             ("/run/secrets", "secrets"),
             ("/home/cytoloop", "home"),

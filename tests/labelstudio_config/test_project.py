@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tiny import Tiny, add_plate, make_tiny, write_fields
 
-from labelstudio_config.project import import_tasks
+from cytoloop.domain.errors import ConfigError
+from labelstudio_config.project import connect, import_tasks
 
 
 @pytest.fixture
@@ -81,3 +83,15 @@ def test_a_task_id_that_label_studio_gives_anew_is_taken_from_its_old_item(
     for item in tiny.items():
         assert tiny.studio.tasks[tiny.task_of(item)]["data"]["item"] == f"{item.image_id}/{item.tile}"
     assert tiny.standing(last) is None, "its annotation went with its task"
+
+
+@pytest.mark.parametrize("url", ["http://backend:9090", "http://backend"])
+def test_a_backend_whose_events_label_studio_would_refuse_is_told_before(tiny: Tiny, url: str) -> None:
+    settings = replace(tiny.settings, backend_url=url)
+    with pytest.raises(ConfigError, match=rf"CYTOLOOP_BACKEND_URL is '{url}': .*a host name without a dot"):
+        connect(tiny.studio, tiny.store, tiny.assay, settings)  # type: ignore[arg-type]
+
+
+def test_a_backend_that_is_not_set_is_named(tiny: Tiny) -> None:
+    with pytest.raises(ConfigError, match="CYTOLOOP_BACKEND_URL, CYTOLOOP_BACKEND_PASSWORD"):
+        connect(tiny.studio, tiny.store, tiny.assay, replace(tiny.settings, backend_url=None))  # type: ignore[arg-type]
