@@ -1,6 +1,7 @@
 # make up     a fresh machine: environments, Label Studio, backend, trainer, a simulated plate, first model
 # make test   environments if needed, linters, type check, the whole test suite
 # make lock   the exact versions and hashes that deployments install, found anew (minutes): see locks/README.md
+# make reference  docs/cli.md, from the commands
 # make audit  those versions against the known vulnerabilities
 #
 # TORCH=cpu (default) or TORCH=cuda chooses the build of PyTorch; its version is in requirements-torch.txt.
@@ -13,9 +14,9 @@ LABEL_STUDIO ?= 1.23.2
 UP ?= --demo
 
 PIP = .venv/bin/python -m pip --disable-pip-version-check
-SOURCES = cytoloop ml_backend labelstudio_config trainer tests locks docker
+SOURCES = cytoloop ml_backend labelstudio_config trainer tests locks docker docs
 
-.PHONY: up demo test lint lock audit venv studio chromium clean
+.PHONY: up demo test lint reference lock audit venv studio chromium clean
 
 up: venv studio
 	.venv/bin/cytoloop up $(UP)
@@ -31,6 +32,9 @@ lint: venv
 	.venv/bin/ruff format --check $(SOURCES)
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+reference: venv
+	.venv/bin/python docs/reference.py
 
 # PyTorch comes in two builds, so it is locked by itself; what it shares with the rest has one version.
 COMPILE = .cache/lock/bin/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \

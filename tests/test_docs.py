@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 
 import click
@@ -28,6 +29,17 @@ def commands(group: click.Group, prefix: str = "") -> list[tuple[str, click.Comm
 @pytest.mark.parametrize("name", [name for name, _ in commands(cli)])
 def test_the_readme_names_every_command(name: str) -> None:
     assert f"cytoloop {name}" in README
+
+
+def test_the_page_of_commands_is_what_the_commands_say() -> None:
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    written = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert written == reference.page(), "run `make reference`"
+    assert [name for name, _ in commands(cli) if f"## cytoloop {name}\n" not in written] == []
 
 
 def test_the_readme_names_every_variable_and_no_other() -> None:
