@@ -28,6 +28,7 @@ from unreliable import UnreliableProxy
 
 from cytoloop.adapters.store import Store
 from cytoloop.domain.digest import digest_of_pixels
+from cytoloop.domain.errors import ExternalError
 
 CORRECTIONS = int(os.environ.get("CYTOLOOP_CHAOS", "60"))
 SEED = int(os.environ.get("CYTOLOOP_CHAOS_SEED", "1"))
@@ -39,6 +40,7 @@ LONGEST_AWAY_S = 2.0
 REFUSED = 3
 """Events that a full disk must have refused before it is freed."""
 FULL_AT_MOST_S = 60.0
+KILLED_WHILE_FULL = ("backend", "trainer")
 CALM_S = 120.0
 """How long the trainer may take to find what is missing, once all is calm."""
 
@@ -73,21 +75,28 @@ def rage(
         time.sleep(float(storm.rng.uniform(0, 0.5)))  # so that it is in the middle of something
         if what == "disk":
             assert disk is not None
-            fill_for_a_while(disk, proxy, is_over)
+            fill_for_a_while(disk, running, proxy, is_over)
         else:
             running.kill(what)
             time.sleep(float(storm.rng.uniform(0, LONGEST_AWAY_S)))
             running.start(what)
+        running.revive()
 
 
-def fill_for_a_while(disk: Path, proxy: UnreliableProxy, is_over: Callable[[], bool]) -> None:
-    """Fill the home's disk until events were refused, then make room."""
+def fill_for_a_while(
+    disk: Path, running: Served, proxy: UnreliableProxy, is_over: Callable[[], bool]
+) -> None:
+    """Fill the home's disk until events were refused, kill what writes to it, then make room."""
     ballast = fill(disk)
     try:
         deadline = time.monotonic() + FULL_AT_MOST_S
         while proxy.answers[507] < REFUSED and time.monotonic() < deadline and not is_over():
             time.sleep(0.2)
             fill(disk)
+        for name in KILLED_WHILE_FULL:
+            running.kill(name)
+            with contextlib.suppress(ExternalError, OSError):
+                running.start(name, seconds=0)
     finally:
         ballast.unlink()
 
@@ -148,7 +157,8 @@ def test_no_correction_is_lost_whatever_happens(
         told = wait_for_calm(running)
         over = time.monotonic()
         check(ledger, running.home.store, told)
-        assert sorted(running.killed.elements()) == sorted(what for _, what in storm.events if what != "disk")
+        planned = Counter(what for _, what in storm.events if what != "disk")
+        assert running.killed == planned + Counter(KILLED_WHILE_FULL if disk else ())
         if disk is not None:
             assert proxy.answers[507] >= 1, "the full disk refused nothing"
     with capsys.disabled():
@@ -222,6 +232,7 @@ def summary(
     rows: list[tuple[str, object]] = [("seed", SEED)]
     rows += [(what, counts[what]) for what in ("corrections", "updates", "deletions", "skips")]
     rows += [(f"{name} killed", running.killed[name]) for name in PROCESSES]
+    rows += [(f"{name} ended by itself", count) for name, count in sorted(running.ended.items())]
     rows += [(f"events {fate}", count) for fate, count in sorted(proxy.counts.items())]
     rows += [(f"backend answered {status}", count) for status, count in sorted(proxy.answers.items())]
     rows += [(what, n) for what, n in sorted(counts.items()) if what.startswith(("requests", "found"))]

@@ -176,8 +176,9 @@ class Annotator:
         with self._ledger.lock:
             known = set(self._ledger.annotations)
         for annotation in task["annotations"]:
-            is_mine = annotation["completed_by"] == self._person.id and annotation["id"] not in known
-            if is_mine and self._shows(annotation, mask_HW):
+            author = annotation["completed_by"]["id"]  # the page of a task names the user in full
+            is_new = author == self._person.id and annotation["id"] not in known
+            if is_new and self._shows(annotation, mask_HW):
                 self._ledger.count("found on looking")
                 return int(annotation["id"])
         return None

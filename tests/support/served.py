@@ -38,11 +38,12 @@ PROCESSES = ("studio", "backend", "trainer")
 
 
 class Served:
-    """The processes of one home; ``killed`` counts who was killed how often."""
+    """The processes of one home; ``killed`` and ``ended`` count who was killed, and who ended unasked."""
 
     def __init__(self, home: Home, studio: LabelStudioServer, backend_port: int) -> None:
         self.home = home
         self.killed: Counter[str] = Counter()
+        self.ended: Counter[str] = Counter()
         self._studio = studio
         self._backend_port = backend_port
         self._backend: Child | None = None
@@ -53,9 +54,9 @@ class Served:
         """The home folder."""
         return self.home.settings.home
 
-    def start(self, name: str) -> None:
-        """Start a process on its old port; what does not come up (its disk is full) is tried again."""
-        deadline = time.monotonic() + START_AGAIN_S
+    def start(self, name: str, seconds: float = START_AGAIN_S) -> None:
+        """Start a process on its old port; what does not come up (its disk is full) is tried again for so long."""
+        deadline = time.monotonic() + seconds
         while True:
             try:
                 self._start(name)
@@ -90,6 +91,13 @@ class Served:
         elif child is not None:
             child.stop()
         self.killed[name] += 1
+
+    def revive(self) -> None:
+        """Start what has ended by itself, as a supervisor would: on a full disk a process may not come up."""
+        for name, child in (("backend", self._backend), ("trainer", self._trainer)):
+            if child is not None and child.exit_code is not None:
+                self.ended[name] += 1
+                self.start(name)
 
     def doctor(self) -> dict[str, dict[str, Any]]:
         """What ``cytoloop doctor --deep --json`` says, by check."""
