@@ -1,5 +1,7 @@
 # make up     a fresh machine: environments, Label Studio, backend, trainer, a simulated plate, first model
 # make test   environments if needed, linters, type check, the whole test suite
+# make chaos  1000 corrections while events get lost, processes are killed and the disk fills: none is lost
+#             (CHAOS=5000 submits more, SEED=2 draws another storm; as root it can mount the disk to fill)
 # make lock   the exact versions and hashes that deployments install, found anew (minutes): see locks/README.md
 # make reference  docs/cli.md, from the commands
 # make audit  those versions against the known vulnerabilities
@@ -12,11 +14,13 @@ TORCH ?= cpu
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 LABEL_STUDIO ?= 1.23.2
 UP ?= --demo
+CHAOS ?= 1000
+SEED ?= 1
 
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 SOURCES = cytoloop ml_backend labelstudio_config trainer tests locks docker docs
 
-.PHONY: up demo test lint reference lock audit venv studio chromium clean
+.PHONY: up demo test chaos lint reference lock audit venv studio chromium clean
 
 up: venv studio
 	.venv/bin/cytoloop up $(UP)
@@ -26,6 +30,9 @@ demo: venv studio
 
 test: venv studio chromium lint
 	.venv/bin/pytest
+
+chaos: venv studio
+	CYTOLOOP_CHAOS=$(CHAOS) CYTOLOOP_CHAOS_SEED=$(SEED) .venv/bin/pytest -q tests/chaos
 
 lint: venv
 	.venv/bin/ruff check $(SOURCES)

@@ -344,6 +344,13 @@ class LabelStudioClient:
         params = {"project": project_id, "page_size": 1, "resolve_uri": "false"}
         return int(self._object("GET", "/api/tasks", params=params)["total"])
 
+    def get_annotation(self, annotation_id: int) -> Json | None:
+        """An annotation as it is now; None if it is gone."""
+        try:
+            return self._object("GET", f"/api/annotations/{annotation_id}/")
+        except LabelStudioNotFound:
+            return None
+
     def create_annotation(
         self,
         task_id: int,

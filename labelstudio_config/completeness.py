@@ -40,7 +40,12 @@ class Completeness:
     @property
     def is_complete(self) -> bool:
         """Whether nothing lacks, differs or lives on."""
-        return not (self.missing or self.different or self.undeleted)
+        return not self.wrong
+
+    @property
+    def wrong(self) -> tuple[str, ...]:
+        """All that lacks, differs or lives on."""
+        return (*self.missing, *self.different, *self.undeleted)
 
 
 def compare(store: Store, label_studio: LabelStudio, assay: Assay) -> Completeness:

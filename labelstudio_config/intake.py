@@ -40,8 +40,9 @@ from labelstudio_config.payloads import (
 
 logger = logging.getLogger(__name__)
 
-OVERLAP = timedelta(seconds=2)
-"""The poll looks this far behind the last change it saw: two changes may share a time stamp."""
+OVERLAP = timedelta(seconds=10)
+"""The poll looks this far behind the last change it saw: Label Studio stamps a task before it waits for its database,
+five seconds at most on SQLite, and a later change may be seen first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +116,30 @@ class Intake:
             )
         if event.annotations:
             for annotation, task in zip(event.annotations, event.tasks, strict=True):
-                self.take(assay, task, annotation)
+                if not self._is_of_the_dead(assay, annotation):
+                    self.take(assay, task, annotation)
+
+    def _is_of_the_dead(self, assay: Assay, annotation: Mapping[str, Any]) -> bool:
+        """Whether an event comes so late that its annotation is deleted by now: it must not live again.
+
+        An event older than what the last look saw, or of an annotation that is buried here, proves nothing of the
+        present, and no later look at changes would find it out: Label Studio is asked, which is rare.
+        """
+        annotation_id = annotation.get("id")
+        if not isinstance(annotation_id, int):
+            return False  # told by what takes it
+        until = self._store.assays.get(assay.name)["reconciled_until"]
+        moment = parse_time(annotation.get("updated_at"), f"annotation {annotation_id}: updated_at")
+        is_late = until is not None and moment <= datetime.fromisoformat(until)
+        if not is_late and not self._store.corrections.is_deleted(assay.name, annotation_id):
+            return False
+        if self._label_studio.get_annotation(annotation_id) is not None:
+            return False
+        bury(self._store, assay.name, annotation_id)
+        logger.info(
+            "late event of a deleted annotation left out assay=%s annotation=%d", assay.name, annotation_id
+        )
+        return True
 
     def take(self, assay: Assay, task: Mapping[str, Any], annotation: Mapping[str, Any]) -> bool:
         """Append one annotation; False if this revision is stored already.
@@ -193,6 +217,7 @@ class Intake:
         # Noted before Label Studio is asked: what an expert submits while its answer is on the way is
         # in the store and not in the answer, and must not pass for deleted.
         known = self._living_by_task(assay.name)
+        seen: dict[int, set[int]] = {}
         for task in self._label_studio.iter_tasks(project_id, updated_after=since):
             tasks += 1
             annotations = task.get("annotations") or []
@@ -203,7 +228,7 @@ class Intake:
                     doubts += 1
                     reference = f"annotation {annotation.get('id')} at {annotation.get('updated_at')}"
                     self._store.corrections.add_doubt(assay.name, "reconcile", reference, str(error))
-            alive = {annotation["id"] for annotation in annotations}
+            alive = seen[task["id"]] = {annotation["id"] for annotation in annotations}
             for annotation_id in known.get(task["id"], ()):
                 if annotation_id not in alive:
                     deleted += bury(self._store, assay.name, annotation_id)
@@ -219,6 +244,7 @@ class Intake:
         deleted += forget_tasks(self._store, assay.name, ours - theirs)
         if latest is not None:
             self._store.assays.update(assay.name, reconciled_until=latest.isoformat())
+            deleted += self._bury_meanwhile(assay, known, seen, latest)
         result = Reconciled(tasks=tasks, added=added, deleted=deleted, doubts=doubts)
         logger.info(
             "reconciled assay=%s tasks=%d added=%d deleted=%d doubts=%d",
@@ -229,6 +255,24 @@ class Intake:
             doubts,
         )
         return result
+
+    def _bury_meanwhile(
+        self, assay: Assay, known: Mapping[int, list[int]], seen: Mapping[int, set[int]], latest: datetime
+    ) -> int:
+        """Bury what came in while a look was on its way, and was deleted before its task was listed; how many.
+
+        The look that follows begins where this one ended, and would not list the task again.
+        """
+        buried = 0
+        for annotation_id, (annotated_at, task_id) in self._store.corrections.living_annotations(
+            assay.name
+        ).items():
+            is_settled = annotation_id in known.get(task_id, ()) or annotation_id in seen.get(task_id, ())
+            if is_settled or datetime.fromisoformat(annotated_at) > latest:
+                continue
+            if self._label_studio.get_annotation(annotation_id) is None:
+                buried += bury(self._store, assay.name, annotation_id)
+        return buried
 
     def _keep_for_others(self, assay: Assay, item: Item, task_id: int, expert: str) -> None:
         """See to it that Label Studio still hands an item to those who hold it.

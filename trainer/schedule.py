@@ -117,6 +117,8 @@ class Trainer:
                 self._look_at(self.load(name), every)
         except LabelStudioUnavailable as error:
             logger.warning("look put off assay=%s: %s", name, error)
+            # It may have been cut off between an annotation and the time stamp that a look at changes goes by.
+            self._seen_whole.pop(name, None)
             return False
         except CytoloopError as error:
             logger.error("look failed assay=%s: %s", name, error)
@@ -147,10 +149,13 @@ class Trainer:
         if not is_whole:
             return
         found = compare(self.store, self._label_studio, assay)
-        if not found.is_complete:  # somebody may have submitted just now
+        wrong: set[str] = set()
+        if not found.is_complete:
+            before = found
             self._intake.reconcile(assay, everything=True)
             found = compare(self.store, self._label_studio, assay)
-        for where in (*found.missing, *found.different, *found.undeleted):
+            wrong = set(before.wrong) & set(found.wrong)  # the others are what somebody submitted just now
+        for where in sorted(wrong):
             logger.error("store differs from Label Studio assay=%s %s", assay.name, where)
             self.store.corrections.add_doubt(assay.name, "comparison", where.partition(":")[0], where)
         logger.info(

@@ -264,10 +264,9 @@ _ASSAY_CHECKS: tuple[tuple[Callable[[Home, Assay], str], str, str], ...] = (
 def _completeness(home: Home, assay: Assay) -> str:
     found = compare(home.store, home.label_studio, assay)
     if not found.is_complete:
-        wrong = [*found.missing, *found.different, *found.undeleted]
         raise _Found(
             f"{len(found.missing)} annotation(s) lack in the store, {len(found.different)} differ, "
-            f"{len(found.undeleted)} are deleted in Label Studio alone; the first: {wrong[0]}"
+            f"{len(found.undeleted)} are deleted in Label Studio alone; the first: {found.wrong[0]}"
         )
     unreadable = f", {len(found.unreadable)} in doubt: no mask of this assay" if found.unreadable else ""
     return (

@@ -69,5 +69,8 @@ class LabelStudio(Protocol):
     def list_drafts(self, project_id: int, task_ids: Sequence[int]) -> list[dict[str, Any]]:
         """Unsubmitted work on tasks: ``task``, ``user`` (an e-mail), ``updated_at``, ``annotation``."""
 
+    def get_annotation(self, annotation_id: int) -> Mapping[str, Any] | None:
+        """An annotation as it is now; None if it is gone."""
+
     def delete_annotation(self, annotation_id: int) -> None:
         """Delete an annotation; its task goes back to the one who skipped or submitted it."""

@@ -122,6 +122,37 @@ def test_a_late_update_does_not_raise_the_dead(tiny: Tiny) -> None:
     assert A not in tiny.store.corrections.finished_items(tiny.name)
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_what_is_told_late_of_a_deleted_annotation_does_not_raise_it(tiny: Tiny, is_known: bool) -> None:
+    """The store knows less than the late event tells, or never heard of the annotation at all."""
+    annotation_id = tiny.correct(A)
+    if is_known:
+        tiny.intake.drain()
+    tiny.studio.advance(60)
+    tiny.studio.update(annotation_id, result=[])
+    late = events(tiny)[-1]
+    tiny.store.corrections.set_last_event(2)
+    tiny.studio.delete_annotation(annotation_id)
+    tiny.intake.drain()
+    tiny.intake.reconcile(tiny.assay)
+    tiny.store.inbox.append(json.dumps(late).encode())
+    assert tiny.intake.drain() == 1
+    assert tiny.standing(A) is None
+    assert tiny.store.corrections.living_annotations(tiny.name) == {}
+    assert kinds(tiny) == (["submitted", "deleted"] if is_known else [])
+
+
+def test_a_late_event_of_a_living_annotation_is_taken(tiny: Tiny) -> None:
+    tiny.correct(A)
+    tiny.studio.advance(60)
+    tiny.store.corrections.set_last_event(1)
+    tiny.correct(B)
+    tiny.store.assays.update(tiny.name, reconciled_until=tiny.studio.tasks[tiny.task_of(B)]["updated_at"])
+    tiny.store.inbox.append(json.dumps(events(tiny)[0]).encode())
+    tiny.intake.drain()
+    assert tiny.standing(A) is not None
+
+
 def test_of_two_experts_the_later_one_stands_and_the_earlier_one_comes_back(tiny: Tiny) -> None:
     tiny.correct(A)
     second = tiny.studio.annotate(tiny.task_of(A), [], completed_by=OTHER_EXPERT["id"])
@@ -365,6 +396,44 @@ def test_what_is_submitted_while_label_studio_answers_is_not_taken_for_deleted(
 
     monkeypatch.setattr(tiny.studio, "_changed", slow_answer)
     assert tiny.intake.reconcile(tiny.assay).deleted == 0
+    assert tiny.standing(A) is not None
+
+
+def test_what_was_deleted_before_a_look_and_told_during_it_does_not_live_on(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next look begins where this one ended, and would not list the task again."""
+    annotation_id = tiny.correct(A)
+    late = events(tiny)[-1]
+    tiny.store.corrections.set_last_event(1)
+    tiny.studio.listener = None
+    tiny.studio.delete_annotation(annotation_id)
+    tiny.studio.advance(60)
+    tiny.correct(B)
+    answer = tiny.studio._changed
+
+    def slow_answer(*arguments: Any) -> list[dict[str, Any]]:
+        listed = answer(*arguments)
+        tiny.store.inbox.append(json.dumps(late).encode())
+        tiny.intake.drain()
+        return listed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tiny.studio, "_changed", slow_answer)
+        assert tiny.intake.reconcile(tiny.assay).deleted == 1
+    assert tiny.standing(A) is None
+    assert tiny.standing(B) is not None
+
+
+def test_a_change_that_became_visible_seconds_after_its_time_stamp_is_found(tiny: Tiny) -> None:
+    """Label Studio stamps a task, then waits up to five seconds for its database; a later change may be seen first."""
+    tiny.studio.listener = None
+    tiny.correct(B)
+    tiny.intake.reconcile(tiny.assay)
+    seen = datetime.fromisoformat(tiny.studio.tasks[tiny.task_of(B)]["updated_at"])
+    tiny.correct(A)
+    tiny.studio.tasks[tiny.task_of(A)]["updated_at"] = (seen - timedelta(seconds=5)).isoformat()
+    assert tiny.intake.reconcile(tiny.assay).added == 1
     assert tiny.standing(A) is not None
 
 

@@ -174,7 +174,11 @@ def test_every_change_of_an_annotation_is_found_by_polling(client: LabelStudioCl
     client.update_annotation(made["id"], result=[])
     tasks, mark = changed_since(mark)
     assert tasks[0]["annotations"][0]["result"] == []
+    held = client.get_annotation(made["id"])
+    assert held is not None
+    assert (held["id"], held["result"]) == (made["id"], [])
     client.delete_annotation(made["id"])
+    assert client.get_annotation(made["id"]) is None
     tasks, mark = changed_since(mark)
     assert [(task["id"], task["annotations"]) for task in tasks] == [(ids[4], [])]
     client.create_annotation(ids[0], [], was_cancelled=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from disks import NoDisk, fill, small_disk
 from flask import Flask
 from flask.testing import FlaskClient
 from tiny import Tiny, make_tiny, open_tiny
@@ -18,22 +17,18 @@ from cytoloop.adapters.storage import storage_error
 from labelstudio_config.project import SECRET_HEADER
 from ml_backend.app import create_app
 
-DISK = "24m"
+DISK_MB = 24
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A small disk of its own."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounting = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(place)]
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("only root may mount a small disk to fill")
-    done = subprocess.run(mounting, capture_output=True, text=True)
-    if done.returncode != 0:
-        pytest.skip(f"no small disk to fill: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            place = stack.enter_context(small_disk(tmp_path / "disk", DISK_MB))
+        except NoDisk as error:
+            pytest.skip(str(error))
+        yield place
 
 
 @pytest.fixture
@@ -52,15 +47,6 @@ def app(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
     app = create_app(tiny.settings, start=False)
     yield app
     app.extensions["cytoloop"]["store"].close()
-
-
-def fill(disk: Path) -> Path:
-    """Take every byte that is left."""
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(b"\0" * 4096)
-    return ballast
 
 
 def send(web: FlaskClient, bodies: list[bytes]) -> list[int]:

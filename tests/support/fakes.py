@@ -102,6 +102,11 @@ class FakeLabelStudio:
         return stored["model_version"] if stored else None
 
     @asked
+    def get_annotation(self, annotation_id: int) -> Json | None:
+        """An annotation; None if it is gone."""
+        return copy.deepcopy(self.annotations.get(annotation_id))
+
+    @asked
     def get_project(self, project_id: int) -> Json:
         """Settings."""
         self._check(project_id)

@@ -21,6 +21,7 @@ from cytoloop.domain.trainer_policy import ContestPolicy, Hooks, Limits, Trainer
 from cytoloop.domain.types import Item
 from cytoloop.nn.fit import TrainingCancelled
 from cytoloop.pipeline.predictors import load_predictor
+from labelstudio_config.completeness import compare
 from trainer.cycle import CycleOutcome
 from trainer.presets import smoke
 from trainer.runs import InProcess
@@ -585,3 +586,39 @@ def test_a_store_that_differs_from_label_studio_is_told_once(
     (doubt,) = tiny.store.corrections.doubts()
     assert (doubt["source"], doubt["assay"]) == ("comparison", tiny.name)
     assert f"annotation {number} " in doubt["message"]
+
+
+def test_what_is_submitted_while_the_trainer_compares_is_no_difference(
+    tiny: Tiny, worker: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Experts go on working; a doubt would stay, and send somebody to look for nothing."""
+
+    def busy(*arguments: Any) -> Any:
+        correct(tiny, 1)
+        return compare(*arguments)
+
+    monkeypatch.setattr(trainer.schedule, "compare", busy)
+    worker.look()
+    assert len(tiny.studio.annotations) == 2, "compared twice"
+    assert tiny.store.corrections.doubts() == []
+
+
+def test_after_label_studio_was_away_everything_is_looked_at(tiny: Tiny, worker: Trainer) -> None:
+    """It may have been cut off between an annotation and the time stamp of its task, and no event came."""
+    tiny.studio.advance(60)
+    correct(tiny, 2)
+    worker.look()
+    item = tiny.items()[5]
+    stamp = tiny.studio.tasks[tiny.task_of(item)]["updated_at"]
+    tiny.studio.advance(60)
+    tiny.correct(item)
+    tiny.studio.tasks[tiny.task_of(item)]["updated_at"] = stamp
+    tiny.studio.advance(60)
+    correct(tiny, 3)
+    worker.look()
+    assert tiny.standing(item) is None, "a look at changes cannot know"
+    tiny.studio.is_down = True
+    worker.look()
+    tiny.studio.is_down = False
+    worker.look()
+    assert tiny.standing(item) is not None

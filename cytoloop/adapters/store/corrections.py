@@ -180,6 +180,15 @@ class Corrections:
         )
         return None if row is None else (Item(image_id=row["image_id"], tile=row["tile"]), row["expert"])
 
+    def is_deleted(self, assay: str, annotation_id: int) -> bool:
+        """Whether an annotation is known to be deleted."""
+        row = one(
+            self._file.db,
+            "SELECT kind FROM corrections WHERE assay = ? AND annotation_id = ? ORDER BY annotated_at DESC, id DESC",
+            [assay, annotation_id],
+        )
+        return row is not None and row["kind"] == "deleted"
+
     def latest_items(self, assay: str, limit: int) -> list[Item]:
         """Items of the last so many revisions, each once, the latest first."""
         rows = self._file.db.query(
