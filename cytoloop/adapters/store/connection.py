@@ -16,6 +16,8 @@ from cytoloop.domain.errors import StateError
 
 Migration = Callable[[Database], None]
 BUSY_TIMEOUT_S = 30.0
+LARGEST_ID = 2**63 - 1
+"""What SQLite holds; a larger number names no row."""
 UNUSABLE = ("SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_CANTOPEN", "SQLITE_READONLY")
 """What SQLite calls a file that is damaged, no database, or not ours to write."""
 
@@ -125,6 +127,22 @@ class SqliteFile:
                 if name not in applied:
                     migrate(db)
                     db.execute("INSERT INTO migrations VALUES (?, ?)", [name, now_iso()])
+
+
+def storable(text: str) -> str:
+    """Text as SQLite takes it: half characters, which JSON can say and UTF-8 cannot, are spelled out.
+
+    Examples
+    --------
+    >>> storable("ä \\ud800")
+    'ä \\\\ud800'
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def is_id(number: int) -> bool:
+    """Whether a number can be a row's: others must not reach SQLite, which raises over them."""
+    return 0 <= number <= LARGEST_ID
 
 
 def one(db: Database, sql: str, parameters: Any = ()) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from cytoloop.adapters.store.connection import SqliteFile, now_iso, one, to_iso
+from cytoloop.adapters.store.connection import SqliteFile, now_iso, one, storable, to_iso
 from cytoloop.domain.types import Correction, Item, Split
 
 Kind = Literal["submitted", "skipped", "deleted"]
@@ -228,8 +228,8 @@ class Corrections:
                 {
                     "assay": assay,
                     "source": source,
-                    "reference": reference,
-                    "message": message,
+                    "reference": storable(reference),
+                    "message": storable(message),
                     "created_at": now_iso(),
                 },
                 ignore=True,

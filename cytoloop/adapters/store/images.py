@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from cytoloop.adapters.store.connection import SqliteFile, now_iso, one
+from cytoloop.adapters.store.connection import SqliteFile, is_id, now_iso, one
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import InputError, StateError, UnknownImage
 from cytoloop.domain.splits import assign_splits
@@ -128,11 +128,8 @@ class Images:
 
     def item_of_task(self, assay: str, task_id: int) -> Item:
         """The item a task shows; ``UnknownImage`` if it shows none of ours."""
-        row = one(
-            self._file.db,
-            "SELECT image_id, tile FROM items WHERE assay = ? AND task_id = ?",
-            [assay, task_id],
-        )
+        sql = "SELECT image_id, tile FROM items WHERE assay = ? AND task_id = ?"
+        row = one(self._file.db, sql, [assay, task_id]) if is_id(task_id) else None
         if row is None:
             raise UnknownImage(f"task {task_id}: shows no item of assay {assay!r}")
         return Item(**row)
@@ -258,7 +255,8 @@ class Assays:
 
     def of_project(self, project_id: int) -> str:
         """The assay whose Label Studio project this is."""
-        row = one(self._file.db, "SELECT name FROM assays WHERE project_id = ?", [project_id])
+        sql = "SELECT name FROM assays WHERE project_id = ?"
+        row = one(self._file.db, sql, [project_id]) if is_id(project_id) else None
         if row is None:
             raise UnknownImage(f"project {project_id}: belongs to no assay of this home ({self.names()})")
         return str(row["name"])
