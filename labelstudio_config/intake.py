@@ -219,6 +219,7 @@ class Intake:
         deleted += forget_tasks(self._store, assay.name, ours - theirs)
         if latest is not None:
             self._store.assays.update(assay.name, reconciled_until=latest.isoformat())
+        self._store.assays.note_look(assay.name)
         result = Reconciled(tasks=tasks, added=added, deleted=deleted, doubts=doubts)
         logger.info(
             "reconciled assay=%s tasks=%d added=%d deleted=%d doubts=%d",

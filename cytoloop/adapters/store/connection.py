@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlite_utils import Database
 
@@ -93,6 +94,25 @@ class SqliteFile:
         except sqlite3.DatabaseError as error:  # too damaged to be looked through
             found = [str(error)]
         return [f"{self.path}: {problem}" for problem in found if problem != "ok"]
+
+    def probe(self, timeout_s: float) -> None:
+        """Write something that changes nothing, on a connection of its own; ``sqlite3.Error`` if that fails.
+
+        Parameters
+        ----------
+        timeout_s : float
+            How long to wait for a lock that another process holds.
+        """
+        # mode=rw: a file that is gone is an error, and is not made anew
+        connection = sqlite3.connect(f"file:{quote(str(self.path))}?mode=rw", timeout=timeout_s, uri=True)
+        try:
+            connection.isolation_level = None
+            connection.execute("BEGIN IMMEDIATE")
+            (number,) = connection.execute("PRAGMA user_version").fetchone()
+            connection.execute(f"PRAGMA user_version = {number}")  # written though it is the same
+            connection.execute("COMMIT")
+        finally:
+            connection.close()
 
     def close(self) -> None:
         """Close the connections of every thread."""

@@ -247,7 +247,7 @@ class Assays:
         return [row["name"] for row in self._file.db.query("SELECT name FROM assays ORDER BY name")]
 
     def get(self, name: str) -> dict[str, Any]:
-        """project_id, backend_id, webhook_id, active_version, reconciled_until of an assay."""
+        """project_id, backend_id, webhook_id, active_version, reconciled_until, looked_at of an assay."""
         row = one(self._file.db, "SELECT * FROM assays WHERE name = ?", [name])
         if row is None:
             raise UnknownImage(f"assay {name!r} is not in this home; it holds {self.names()}")
@@ -260,6 +260,10 @@ class Assays:
         if row is None:
             raise UnknownImage(f"project {project_id}: belongs to no assay of this home ({self.names()})")
         return str(row["name"])
+
+    def note_look(self, name: str) -> None:
+        """Label Studio was asked for what no event told, and answered to the end, just now."""
+        self.update(name, looked_at=now_iso())
 
     def update(self, name: str, **fields: Any) -> None:
         """Set columns of an assay's row."""
