@@ -190,7 +190,7 @@ WORKLIST = Operation(
     "lease. An expert's token acts only as itself.",
     query=WorklistQuery,
     replies={200: Reply(words="the list", model=Entries, example={"entries": [_ENTRY]})},
-    refusals=(403, *READS),
+    refusals=(403, 409, *READS),
 )
 CLAIM = Operation(
     name="claim",

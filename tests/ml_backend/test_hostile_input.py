@@ -84,7 +84,9 @@ def test_label_studios_routes_refuse_what_is_nested_without_end(
     assert (answer.status_code, "expected a JSON object" in answer.get_json()["error"]) == (400, True)
 
 
-@pytest.mark.parametrize(("project", "status"), [("9" * 18, 404), (str(TOO_LARGE), 400), (TOO_MANY_DIGITS, 400)])
+@pytest.mark.parametrize(
+    ("project", "status"), [("9" * 18, 404), (str(TOO_LARGE), 400), (TOO_MANY_DIGITS, 400)]
+)
 def test_a_project_that_cannot_be(home: Tiny, web: FlaskClient, project: str, status: int) -> None:
     answer = web.post("/setup", json={"project": project}, headers=as_label_studio(home))
     assert answer.status_code == status, answer.text
