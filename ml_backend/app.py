@@ -17,6 +17,7 @@ from labelstudio_config.client import LabelStudioClient
 from labelstudio_config.intake import Intake
 from ml_backend.access import ApiTokens
 from ml_backend.active_model import ActiveModel
+from ml_backend.credentials import Request
 from ml_backend.dashboard import Dashboard
 from ml_backend.faults import explain, guard
 from ml_backend.health import Health
@@ -57,6 +58,7 @@ def create_app(settings: Settings | None = None, *, start: bool = True) -> Flask
     )
     tokens = ApiTokens(settings.api_tokens)
     app = Flask("ml_backend")
+    app.request_class = Request
     app.extensions["cytoloop"] = {"backend": backend, "store": store, "settings": settings}
     app.url_map.merge_slashes = (
         False  # a program that asks for //x is told that there is none, not sent elsewhere

@@ -118,6 +118,14 @@ def test_an_expert_whose_address_cannot_be_stored(home: Tiny, web: FlaskClient) 
     assert send(web, "GET", "/api/v1/worklist?expert=Eve").status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/health", "/api/v1/models", "/reports/x"])
+@pytest.mark.parametrize(
+    "header", ["Basic \xe4", "Basic w6Q", "Basic /w==", "Bearer \xe4", "Digest \xe4=", "\xe4"]
+)
+def test_a_header_that_proves_nothing(web: FlaskClient, path: str, header: str) -> None:
+    assert web.get(path, headers={"Authorization": header}).status_code == 401
+
+
 @pytest.mark.parametrize("path", ["/api/v1/cycles//x", "/api/v1/queues//x", "/api/v1//models"])
 def test_a_program_is_not_sent_elsewhere(web: FlaskClient, path: str) -> None:
     answer = send(web, "GET", path)
