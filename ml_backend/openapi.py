@@ -1,4 +1,8 @@
-"""The OpenAPI 3.1 document, made of the operations and their types."""
+"""The OpenAPI 3.1 document, made of the operations and their types.
+
+pydantic writes the schemas; what is left to do is less than what a library for it (spectree, flask-openapi3, APIFlask)
+would bring along: refusals of its own beside ours, and pages whose scripts come from other hosts.
+"""
 
 from __future__ import annotations
 

@@ -15,6 +15,8 @@ from flask.testing import FlaskClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from places import ROOT
+from prometheus_client.parser import text_string_to_metric_families
 from tiny import Tiny
 
 from cytoloop.domain.errors import ConfigError
@@ -25,7 +27,7 @@ from labelstudio_config.publish import publish
 from ml_backend import limits
 from ml_backend.app import create_app
 from ml_backend.openapi import document_of
-from ml_backend.operations import ALL, Operation
+from ml_backend.operations import ALL, EVERYONE, Operation
 from ml_backend.schemas import Policy
 
 TOKENS = {"expert": "ada-token", "admin": "root-token", "service": "robot-token"}
@@ -131,6 +133,33 @@ def test_every_operation_tells_what_it_does_and_who_may(operation: Operation) ->
         else [{"bearer": []}]
     )
     assert all(parameter["description"] for parameter in said.get("parameters", ()))
+
+
+GUIDE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("operation", ALL, ids=lambda one: one.name)
+def test_the_guide_names_every_route_and_who_may(operation: Operation) -> None:
+    (row,) = (
+        line
+        for line in GUIDE.splitlines()
+        if line.startswith("| `") and f"{operation.path}`" in line and f"`{operation.method}" in line
+    )
+    who = row.split("|")[2]
+    if operation.roles is None:
+        assert who.strip() == "open"
+    elif operation.roles == EVERYONE:
+        assert who.strip() == "all"
+    else:
+        assert [role for role in EVERYONE if role in who] == [r for r in EVERYONE if r in operation.roles]
+
+
+def test_the_guide_names_every_figure_and_no_other(web: FlaskClient) -> None:
+    families = text_string_to_metric_families(web.get("/metrics").text)
+    served = {f"{one.name}_total" if one.type == "counter" else one.name for one in families}
+    told = set(re.findall(r"cytoloop_[a-z_]+", GUIDE))
+    assert served - told == set()
+    assert told - served == set()
 
 
 # --- true ---
