@@ -46,8 +46,8 @@ class Metrics:
         )
         self._seconds = Histogram(
             "cytoloop_http_request_seconds",
-            "Seconds a request took, by route and method.",
-            ["route", "method"],
+            "Seconds a request took, by route, method and status.",
+            ["route", "method", "status"],
             registry=self._registry,
         )
 
@@ -66,9 +66,10 @@ class Metrics:
     def _end(self, response: Response) -> Response:
         route = OTHER if request.url_rule is None else request.url_rule.rule
         method = request.method if request.method in METHODS else OTHER
-        self._requests.labels(route, method, str(response.status_code)).inc()
+        labels = (route, method, str(response.status_code))
+        self._requests.labels(*labels).inc()
         if "began" in g:
-            self._seconds.labels(route, method).observe(time.perf_counter() - g.began)
+            self._seconds.labels(*labels).observe(time.perf_counter() - g.began)
         return response
 
 

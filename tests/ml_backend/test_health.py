@@ -257,8 +257,8 @@ def test_requests_are_counted_by_route_and_not_by_address(web: FlaskClient) -> N
     assert figure(web, "http_requests_total", route=rule, method="GET", status="404") == 2
     assert figure(web, "http_requests_total", route=OTHER, method="GET", status="404") == 2
     assert figure(web, "http_requests_total", route=OTHER, method=OTHER, status="405") == 1
-    assert figure(web, "http_request_seconds_count", route=rule, method="GET") == 2
-    assert 0 < figure(web, "http_request_seconds_sum", route=rule, method="GET") < 10
+    assert figure(web, "http_request_seconds_count", route=rule, method="GET", status="404") == 2
+    assert 0 < figure(web, "http_request_seconds_sum", route=rule, method="GET", status="404") < 10
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_is_told(
