@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
-from flask import request
+from flask import current_app, request
 
 from cytoloop.domain.errors import InputError
 
@@ -34,7 +32,8 @@ def _document() -> object:
     if not data:
         return None
     try:
-        return json.loads(data)
+        document: object = current_app.json.loads(data)  # the application's: it may set bounds
+        return document
     except (ValueError, RecursionError) as error:  # ValueError: also bytes that are no text, endless digits
         raise InputError(
             f"{request.path}: got no JSON ({str(error)[:100]}), expected a JSON object"
