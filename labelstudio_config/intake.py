@@ -245,6 +245,7 @@ class Intake:
         if latest is not None:
             self._store.assays.update(assay.name, reconciled_until=latest.isoformat())
             deleted += self._bury_meanwhile(assay, known, seen, latest)
+        self._store.assays.note_look(assay.name)
         result = Reconciled(tasks=tasks, added=added, deleted=deleted, doubts=doubts)
         logger.info(
             "reconciled assay=%s tasks=%d added=%d deleted=%d doubts=%d",

@@ -31,6 +31,8 @@ DOUBT_KEY = "doubt"
 DRAWN_FROM = 128
 """Smallest alpha that counts as drawn; it is also what the editor shows (its strokes have soft edges)."""
 
+_LONGEST_ID = 18
+"""Digits of a project's number: more fit into no database."""
 _TIE_BREAK = 1e-9
 _TIE_KEY_DIGITS = 4
 _TIE_TILE_BITS = 6
@@ -427,8 +429,8 @@ def parse_project(project: object, where: str) -> int | None:
     if project in (None, ""):
         return None
     number = str(project).split(".", 1)[0]
-    if not number.isdecimal():
-        raise InputError(f"{where} {project!r}, expected '<id>.<unix time>'")
+    if not number.isdecimal() or len(number) > _LONGEST_ID:
+        raise InputError(f"{where} {repr(project)[:100]}, expected '<id>.<unix time>'")
     return int(number)
 
 

@@ -17,12 +17,16 @@ from labelstudio_config.client import LabelStudioClient
 from labelstudio_config.intake import Intake
 from ml_backend.access import ApiTokens
 from ml_backend.active_model import ActiveModel
+from ml_backend.credentials import Request
 from ml_backend.dashboard import Dashboard
 from ml_backend.faults import explain, guard
+from ml_backend.health import Health
 from ml_backend.limits import use_limits
-from ml_backend.routes import api, dashboard, label_studio
+from ml_backend.metrics import Metrics
+from ml_backend.routes import api, dashboard, health, label_studio
 from ml_backend.service import Backend
 from ml_backend.sessions import use_sessions
+from ml_backend.tasks import Tasks
 
 
 def create_app(settings: Settings | None = None, *, start: bool = True) -> Flask:
@@ -54,12 +58,19 @@ def create_app(settings: Settings | None = None, *, start: bool = True) -> Flask
     )
     tokens = ApiTokens(settings.api_tokens)
     app = Flask("ml_backend")
+    app.request_class = Request
     app.extensions["cytoloop"] = {"backend": backend, "store": store, "settings": settings}
+    app.url_map.merge_slashes = (
+        False  # a program that asks for //x is told that there is none, not sent elsewhere
+    )
     app.before_request(_name_request)
+    metrics = Metrics(store, load)
+    metrics.watch(app)
     use_limits(app, settings.proxies)
     csrf = use_sessions(app, settings.home)
     app.register_blueprint(label_studio.blueprint(backend, settings))
-    app.register_blueprint(api.blueprint(backend, store, tokens, settings))
+    app.register_blueprint(api.blueprint(backend, Tasks(store, load), store, tokens, settings))
+    app.register_blueprint(health.blueprint(store, tokens, Health(store), metrics))
     app.register_blueprint(
         dashboard.blueprint(backend, Dashboard(store, load, settings.people_url()), store, tokens, settings, csrf)
     )

@@ -144,7 +144,7 @@ class Child:
 
 
 def start_backend(settings: Settings, port: int, timeout_s: float = 60.0) -> Child:
-    """Start the backend and return when it answers."""
+    """Start the backend and return when it answers: before the first import it is not ready for more."""
     child = Child("backend", ["backend", "--port", str(port)], settings.home)
     deadline = time.monotonic() + timeout_s
     try:
@@ -152,7 +152,7 @@ def start_backend(settings: Settings, port: int, timeout_s: float = 60.0) -> Chi
             if child.exit_code is not None:
                 raise ExternalError(f"backend ended with code {child.exit_code}: …{child.tail()}")
             with contextlib.suppress(httpx.HTTPError):
-                answer = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=2.0, trust_env=False)
+                answer = httpx.get(f"http://127.0.0.1:{port}/livez", timeout=2.0, trust_env=False)
                 if answer.status_code == 200:
                     return child
             time.sleep(0.1)

@@ -1,189 +1,179 @@
-"""The routes scripts call, under /api/v1, and the probes."""
+"""The routes scripts call, under /api/v1: use cases behind the operations of ``ml_backend.operations``."""
 
 from __future__ import annotations
 
-import math
+import json
 from dataclasses import asdict
 from typing import Any
 
-from flask import Blueprint, jsonify, request, send_file
-from flask.typing import ResponseReturnValue
+from flask import Blueprint, Response
 
 from cytoloop.adapters.store import Store
 from cytoloop.config import Settings
-from cytoloop.domain.errors import Forbidden, InputError
+from cytoloop.domain.errors import Forbidden, UnknownLease
+from cytoloop.domain.types import WorklistEntry
+from ml_backend import operations
 from ml_backend.access import ApiTokens, Caller
 from ml_backend.asking import ask_promotion, ask_rollback, ask_training, call_off
+from ml_backend.openapi import document_of
 from ml_backend.reports import report_file
-from ml_backend.service import Backend
-
-MOST_CLAIMED = 1000
-"""Items in one claim; a policy's cap is usually far below."""
-CYCLE_KEYS = (
-    "id",
-    "assay",
-    "state",
-    "step",
-    "progress",
-    "kind",
-    "target",
-    "asked_by",
-    "why",
-    "created_at",
-    "started_at",
-    "finished_at",
-    "outcome",
-    "reason",
-    "cancelled_by",
+from ml_backend.routes.endpoints import Endpoints
+from ml_backend.schemas import (
+    AssayRequest,
+    ClaimRequest,
+    Cycle,
+    Cycles,
+    CyclesQuery,
+    Entries,
+    Entry,
+    Model,
+    Models,
+    Policy,
+    PolicyInForce,
+    Released,
+    TaskPrediction,
+    TaskQuery,
+    WorklistQuery,
 )
+from ml_backend.service import Backend
+from ml_backend.tasks import Picture, Tasks
 
 
-def blueprint(backend: Backend, store: Store, tokens: ApiTokens, settings: Settings) -> Blueprint:
+def blueprint(
+    backend: Backend, tasks: Tasks, store: Store, tokens: ApiTokens, settings: Settings
+) -> Blueprint:
     """Routes over the use cases; a bearer token says who asks."""
     routes = Blueprint("api", __name__)
+    answers = Endpoints(routes, tokens)
 
-    def caller(*roles: str) -> Caller:
-        who = tokens.caller(given_token())
-        if roles and who.role not in roles:
-            raise Forbidden(f"role {who.role!r} may not do this; expected one of {list(roles)}")
-        return who
+    # --- worklists ---------------------------------------------------------------------------------------
 
-    def acting_as(who: Caller, expert: object) -> str | None:
-        """Whose list is meant: an expert's token acts only as itself."""
-        if expert is not None and not isinstance(expert, str):
-            raise InputError(f"expert is {expert!r}, expected a name or an e-mail")
-        if who.role != "expert":
-            return expert
-        if expert not in (None, who.name):
-            raise Forbidden(f"an expert's token acts only as itself ({who.name!r}), not as {expert!r}")
-        return who.name
+    @answers(operations.WORKLIST)
+    def worklist(who: Caller, query: WorklistQuery) -> Entries:
+        expert = _acting_as(who, query.expert)
+        return _entries(backend.worklist(query.queue, expert, query.limit))
 
-    @routes.get("/api/v1/worklist")
-    def worklist() -> ResponseReturnValue:
-        expert = acting_as(caller(), request.args.get("expert"))
-        limit = _whole("limit", 100)
-        entries = backend.worklist(request.args.get("queue", "default"), expert, limit)
-        return jsonify(entries=[asdict(entry) for entry in entries])
+    @answers(operations.CLAIM)
+    def claim(who: Caller, body: ClaimRequest) -> tuple[Entries, int]:
+        expert = _acting_as(who, body.expert)
+        entries = _entries(backend.claim(body.queue, expert, body.count, body.minutes))
+        return entries, 201 if entries.entries else 200
 
-    @routes.post("/api/v1/worklist/claim")
-    def claim() -> ResponseReturnValue:
-        who = caller()
-        body = _object()
-        queue, expert = body.get("queue", "default"), acting_as(who, body.get("expert"))
-        if not isinstance(queue, str):
-            raise InputError(f"queue is {queue!r}, expected a name")
-        count, minutes = body.get("count"), body.get("minutes")
-        if count is not None and (not _is_number(count, int) or not 1 <= count <= MOST_CLAIMED):
-            raise InputError(f"count is {count!r}, expected a whole number from 1 to {MOST_CLAIMED}")
-        if minutes is not None and (not _is_number(minutes, int, float) or not 0 < minutes < math.inf):
-            raise InputError(f"minutes is {minutes!r}, expected a number above 0")
-        entries = backend.claim(queue, expert, count, minutes)
-        return jsonify(entries=[asdict(entry) for entry in entries]), 201 if entries else 200
+    @answers(operations.RELEASE)
+    def release(who: Caller, lease: str) -> Released:
+        # other scripts' digits, and more of them than any number here has, are no lease of ours
+        if not (lease.isascii() and lease.isdecimal() and len(lease) <= 18):
+            raise UnknownLease(f"lease {lease[:20]}: was never given")
+        released = backend.release(int(lease), who.name if who.role == "expert" else None)
+        return Released(lease=str(released.id), state=released.state)
 
-    @routes.delete("/api/v1/leases/<int:lease_id>")
-    def release(lease_id: int) -> ResponseReturnValue:
-        who = caller()
-        lease = backend.release(lease_id, who.name if who.role == "expert" else None)
-        return jsonify(lease=str(lease.id), state=lease.state)
+    # --- tasks -------------------------------------------------------------------------------------------
 
-    @routes.get("/api/v1/queues/<path:name>")
-    def queue(name: str) -> ResponseReturnValue:
-        caller("admin")
-        return jsonify(backend.queue(name))
+    @answers(operations.PREDICTION)
+    def prediction(who: Caller, task: str, query: TaskQuery) -> TaskPrediction:
+        found = tasks.find(task, query.assay, who)
+        stored = tasks.prediction(found)
+        return TaskPrediction(
+            task_id=found.id,
+            assay=found.assay.name,
+            image_id=found.item.image_id,
+            tile=found.item.tile,
+            height=found.tile.height,
+            width=found.tile.width,
+            model_version=stored.version,
+            score=stored.score,
+            confidence=stored.confidence,
+            reason=stored.reason,
+            result=stored.result,
+        )
 
-    @routes.put("/api/v1/queues/<path:name>")
-    def set_queue(name: str) -> ResponseReturnValue:
-        caller("admin")
-        return jsonify(backend.set_queue(name, _object()))
+    @answers(operations.DOUBT)
+    def doubt(who: Caller, task: str, query: TaskQuery) -> Response:
+        return _png(tasks.doubt(tasks.find(task, query.assay, who)))
 
-    @routes.get("/api/v1/models")
-    def models() -> ResponseReturnValue:
-        caller("admin", "service")
-        listed: list[dict[str, Any]] = []
-        for assay in store.assays.names():
-            for model in store.models.all(assay):
-                listed.append({**asdict(model), "created_at": model.created_at.isoformat()})
-        return jsonify(models=listed)
+    @answers(operations.MASK)
+    def mask(who: Caller, task: str, query: TaskQuery) -> Response:
+        return _png(tasks.mask(tasks.find(task, query.assay, who)))
 
-    @routes.post("/api/v1/models/<version>/promote")
-    def promote(version: str) -> ResponseReturnValue:
-        return jsonify(_told(ask_promotion(store, caller(), version))), 202
+    # --- queues ------------------------------------------------------------------------------------------
 
-    @routes.post("/api/v1/models/rollback")
-    def roll_back() -> ResponseReturnValue:
-        return jsonify(_told(ask_rollback(store, caller(), _asked_assay()))), 202
+    @answers(operations.QUEUE)
+    def queue_of(who: Caller, queue: str) -> PolicyInForce:
+        return PolicyInForce(**backend.queue(queue))
 
-    @routes.post("/api/v1/cycles")
-    def ask_cycle() -> ResponseReturnValue:
-        return jsonify(_told(ask_training(store, caller(), _asked_assay()))), 202
+    @answers(operations.SET_QUEUE)
+    def set_queue(who: Caller, queue: str, body: Policy) -> PolicyInForce:
+        return PolicyInForce(**backend.set_queue(queue, body.model_dump(exclude_unset=True)))
 
-    @routes.get("/api/v1/cycles")
-    def cycles() -> ResponseReturnValue:
-        caller("admin", "service")
+    # --- models ------------------------------------------------------------------------------------------
+
+    @answers(operations.MODELS)
+    def models(who: Caller) -> Models:
+        versions = [model for assay in store.assays.names() for model in store.models.all(assay)]
+        return Models(
+            models=[Model(**{**asdict(one), "created_at": one.created_at.isoformat()}) for one in versions]
+        )
+
+    @answers(operations.PROMOTE)
+    def promote(who: Caller, version: str) -> tuple[Cycle, int]:
+        return _cycle(ask_promotion(store, who, version)), 202
+
+    @answers(operations.ROLLBACK)
+    def roll_back(who: Caller, body: AssayRequest) -> tuple[Cycle, int]:
+        return _cycle(ask_rollback(store, who, body.assay)), 202
+
+    # --- cycles ------------------------------------------------------------------------------------------
+
+    @answers(operations.ASK_CYCLE)
+    def ask_cycle(who: Caller, body: AssayRequest) -> tuple[Cycle, int]:
+        return _cycle(ask_training(store, who, body.assay)), 202
+
+    @answers(operations.CYCLES)
+    def cycles(who: Caller, query: CyclesQuery) -> Cycles:
         rows = [row for assay in store.assays.names() for row in store.cycles.all(assay)]
         rows.sort(key=lambda row: (row["created_at"], row["id"]), reverse=True)
-        return jsonify(cycles=[_told(row) for row in rows[: _whole("limit", 100)]])
+        return Cycles(cycles=[_cycle(row) for row in rows[: query.limit]])
 
-    @routes.get("/api/v1/cycles/<cycle_id>")
-    def cycle(cycle_id: str) -> ResponseReturnValue:
-        caller("admin", "service")
-        return jsonify(_told(store.cycles.get(cycle_id)))
+    @answers(operations.CYCLE)
+    def cycle_of(who: Caller, cycle: str) -> Cycle:
+        return _cycle(store.cycles.get(cycle))
 
-    @routes.delete("/api/v1/cycles/<cycle_id>")
-    def cancel(cycle_id: str) -> ResponseReturnValue:
-        return jsonify(_told(call_off(store, caller(), cycle_id)))
+    @answers(operations.CANCEL)
+    def cancel(who: Caller, cycle: str) -> Cycle:
+        return _cycle(call_off(store, who, cycle))
 
-    @routes.get("/api/v1/reports/<cycle_id>")
-    def report(cycle_id: str) -> ResponseReturnValue:
-        caller()
-        return send_file(report_file(store, settings.home, cycle_id, "report.json"))
+    @answers(operations.REPORT)
+    def report(who: Caller, cycle: str) -> Response:
+        document = report_file(store, settings.home, cycle, "report.json").read_bytes()
+        return Response(document, mimetype="application/json")
 
-    @routes.get("/livez")
-    def livez() -> ResponseReturnValue:
-        return jsonify(status="alive")
+    # --- about itself ------------------------------------------------------------------------------------
 
-    @routes.get("/readyz")
-    def readyz() -> ResponseReturnValue:
-        waiting = store.inbox.last() - store.corrections.last_event()
-        return jsonify(status="ready", assays=store.assays.names(), inbox_waiting=waiting)
+    document = json.dumps(document_of(operations.ALL), ensure_ascii=False)
+
+    @answers(operations.DOCUMENT)
+    def openapi() -> Response:
+        return Response(document, mimetype="application/json")
 
     return routes
 
 
-def given_token() -> str | None:
-    """The token that came with this request; None without one."""
-    given = request.authorization
-    if given is None:
-        return None
-    # a browser cannot send a bearer token: it asks for name and password, the token being the latter
-    return given.token if given.type == "bearer" else given.password
+def _acting_as(who: Caller, expert: str | None) -> str | None:
+    """Whose list is meant: an expert's token acts only as itself."""
+    if who.role != "expert":
+        return expert
+    if expert not in (None, who.name):
+        raise Forbidden(f"an expert's token acts only as itself ({who.name!r}), not as {expert!r}")
+    return who.name
 
 
-def _told(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: row[key] for key in CYCLE_KEYS}
+def _entries(entries: list[WorklistEntry]) -> Entries:
+    return Entries(entries=[Entry(**asdict(entry)) for entry in entries])
 
 
-def _asked_assay() -> object:
-    """The assay that a body names, if there is a body and it does."""
-    body = request.get_json(force=True, silent=True)
-    return body.get("assay") if isinstance(body, dict) else None
+def _cycle(row: dict[str, Any]) -> Cycle:
+    return Cycle(**{name: row[name] for name in Cycle.model_fields})
 
 
-def _object() -> dict[str, Any]:
-    body = request.get_json(force=True, silent=True)
-    if not isinstance(body, dict):
-        raise InputError(f"{request.path}: got {type(body).__name__}, expected a JSON object")
-    return body
-
-
-def _is_number(value: object, *kinds: type) -> bool:
-    return isinstance(value, kinds) and not isinstance(value, bool)
-
-
-def _whole(name: str, default: int) -> int:
-    text = request.args.get(name)
-    if text is None:
-        return default
-    if not text.isdecimal() or not 1 <= int(text) <= 10_000:
-        raise InputError(f"{name} is {text!r}, expected a whole number from 1 to 10000")
-    return int(text)
+def _png(picture: Picture) -> Response:
+    return Response(picture.png, mimetype="image/png", headers=picture.headers)

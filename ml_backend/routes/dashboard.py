@@ -22,7 +22,7 @@ from ml_backend.dashboard.chart import chart_of
 from ml_backend.dashboard.queue_form import GROUPS, document_of, key_of, typed
 from ml_backend.faults import REPORT_POLICY
 from ml_backend.reports import report_file
-from ml_backend.routes.api import given_token
+from ml_backend.routes.endpoints import given_token
 from ml_backend.service import Backend
 from ml_backend.sessions import log_in, log_out, logged_in, own_path
 

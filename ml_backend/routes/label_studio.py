@@ -10,6 +10,7 @@ from cytoloop.domain.errors import AccessDenied, InputError
 from labelstudio_config.payloads import parse_predict_request, parse_project
 from labelstudio_config.project import SECRET_HEADER
 from ml_backend.access import Credentials, is_one_of
+from ml_backend.bodies import json_object
 from ml_backend.service import Backend
 
 LARGEST_BODY = 256 * 1024 * 1024
@@ -58,7 +59,7 @@ def blueprint(backend: Backend, settings: Settings) -> Blueprint:
     @routes.post("/setup")
     def setup() -> ResponseReturnValue:
         need_label_studio()
-        body = _json_object()
+        body = json_object()
         project_id = parse_project(body.get("project"), "setup: project")
         return jsonify(model_version=backend.set_up(project_id, str(body.get("schema") or "")))
 
@@ -70,7 +71,7 @@ def blueprint(backend: Backend, settings: Settings) -> Blueprint:
     @routes.post("/predict")
     def predict() -> ResponseReturnValue:
         need_label_studio()
-        return jsonify(backend.predict(parse_predict_request(_json_object())))
+        return jsonify(backend.predict(parse_predict_request(json_object())))
 
     @routes.post("/webhook")
     def webhook() -> ResponseReturnValue:
@@ -99,10 +100,3 @@ def is_from_here() -> bool:
             name in request.headers for name in ("Origin", "Sec-Fetch-Site", "X-Forwarded-For", "Forwarded")
         )
     )
-
-
-def _json_object() -> dict[str, object]:
-    body = request.get_json(force=True, silent=True)
-    if not isinstance(body, dict):
-        raise InputError(f"{request.path}: got {type(body).__name__}, expected a JSON object")
-    return body

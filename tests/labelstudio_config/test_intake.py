@@ -276,7 +276,13 @@ def test_what_cannot_be_understood_is_a_doubt_and_later_events_are_applied(
     assert told.lower() in message.lower()
 
 
-@pytest.mark.parametrize("body", [b"not JSON", b"[]", b"{}", b"\xff\xfe", b"null", b"[" * 100_000])
+HALF_A_CHARACTER = rb'{"action": "\ud800", "annotations": 3}'
+"""JSON can say it, UTF-8 and SQLite cannot: told as it is, it could not be kept."""
+
+
+@pytest.mark.parametrize(
+    "body", [b"not JSON", b"[]", b"{}", b"\xff\xfe", b"null", b"[" * 100_000, HALF_A_CHARACTER]
+)
 def test_a_body_that_is_no_event_is_a_doubt(tiny: Tiny, body: bytes) -> None:
     tiny.store.inbox.append(body)
     tiny.correct(B)

@@ -110,3 +110,18 @@ def test_a_read_only_disk_is_told(tiny: Tiny, app: Flask) -> None:
     assert send(web, bodies[1:]) == [202] * 2
     tiny.intake.drain()
     assert len(tiny.store.corrections.standing(tiny.name)) == 3
+
+
+def test_a_full_disk_is_told_by_the_probe_before_it_costs_anything(
+    disk: Path, tiny: Tiny, app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ml_backend.health.PROBE_EVERY_S", 0.0)
+    web = app.test_client()
+    assert web.get("/readyz").status_code == 200
+    fill(disk)
+    # what SQLite has room for in its files already is used up first
+    told = next(answer for answer in (web.get("/readyz") for _ in range(2000)) if answer.status_code != 200)
+    assert told.status_code == 503
+    assert "cannot be written: database or disk is full" in " ".join(told.get_json()["reasons"])
+    (disk / "ballast").unlink()
+    assert web.get("/readyz").status_code == 200

@@ -12,6 +12,7 @@ from pathlib import Path
 from cytoloop.adapters.masks import Masks
 from cytoloop.adapters.store.connection import SqliteFile
 from cytoloop.adapters.store.corrections import Corrections, StoredCorrection
+from cytoloop.adapters.store.figures import AssayFigures, Figures, Waiting
 from cytoloop.adapters.store.handouts import Handouts, Tab
 from cytoloop.adapters.store.images import Assays, Images
 from cytoloop.adapters.store.leases import Leases
@@ -24,7 +25,7 @@ from cytoloop.adapters.store.scores import Scored, Scores
 from cytoloop.adapters.store.worklist import Listed, Worklist
 from cytoloop.domain.errors import StateError
 
-__all__ = ["Listed", "Review", "Scored", "Store", "StoredCorrection", "Tab"]
+__all__ = ["AssayFigures", "Listed", "Review", "Scored", "Store", "StoredCorrection", "Tab", "Waiting"]
 
 
 class Store:
@@ -53,6 +54,7 @@ class Store:
         self.scores = Scores(self.predictions.file)
         self.worklist = Worklist(self.images, self.corrections, self.leases, self.scores, self.predictions)
         self.inbox = Inbox(home / "inbox.sqlite3")
+        self.figures = Figures(self._file, self.predictions.file, self.inbox.file)
         self.masks = Masks(home / "masks")
 
     @contextmanager

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlite_utils import Database
 
@@ -16,6 +17,8 @@ from cytoloop.domain.errors import StateError
 
 Migration = Callable[[Database], None]
 BUSY_TIMEOUT_S = 30.0
+LARGEST_ID = 2**63 - 1
+"""What SQLite holds; a larger number names no row."""
 UNUSABLE = ("SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_CANTOPEN", "SQLITE_READONLY")
 """What SQLite calls a file that is damaged, no database, or not ours to write."""
 
@@ -92,6 +95,25 @@ class SqliteFile:
             found = [str(error)]
         return [f"{self.path}: {problem}" for problem in found if problem != "ok"]
 
+    def probe(self, timeout_s: float) -> None:
+        """Write something that changes nothing, on a connection of its own; ``sqlite3.Error`` if that fails.
+
+        Parameters
+        ----------
+        timeout_s : float
+            How long to wait for a lock that another process holds.
+        """
+        # mode=rw: a file that is gone is an error, and is not made anew
+        connection = sqlite3.connect(f"file:{quote(str(self.path))}?mode=rw", timeout=timeout_s, uri=True)
+        try:
+            connection.isolation_level = None
+            connection.execute("BEGIN IMMEDIATE")
+            (number,) = connection.execute("PRAGMA user_version").fetchone()
+            connection.execute(f"PRAGMA user_version = {number}")  # written though it is the same
+            connection.execute("COMMIT")
+        finally:
+            connection.close()
+
     def close(self) -> None:
         """Close the connections of every thread."""
         for connection in self._opened:
@@ -125,6 +147,22 @@ class SqliteFile:
                 if name not in applied:
                     migrate(db)
                     db.execute("INSERT INTO migrations VALUES (?, ?)", [name, now_iso()])
+
+
+def storable(text: str) -> str:
+    """Text as SQLite takes it: half characters, which JSON can say and UTF-8 cannot, are spelled out.
+
+    Examples
+    --------
+    >>> storable("ä \\ud800")
+    'ä \\\\ud800'
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def is_id(number: int) -> bool:
+    """Whether a number can be a row's: others must not reach SQLite, which raises over them."""
+    return 0 <= number <= LARGEST_ID
 
 
 def one(db: Database, sql: str, parameters: Any = ()) -> dict[str, Any] | None:

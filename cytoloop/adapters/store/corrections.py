@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from cytoloop.adapters.store.connection import SqliteFile, now_iso, one, to_iso
+from cytoloop.adapters.store.connection import SqliteFile, now_iso, one, storable, to_iso
 from cytoloop.domain.types import Correction, Item, Split
 
 Kind = Literal["submitted", "skipped", "deleted"]
@@ -134,6 +134,21 @@ class Corrections:
             if row["kind"] == "submitted"
         }
 
+    def standing_of(self, assay: str, item: Item) -> StoredCorrection | None:
+        """The correction that stands for one item, as ``standing`` has it, without reading all others."""
+        row = one(
+            self._file.db,
+            """SELECT said.*, groups.split, images.group_id FROM corrections AS said
+            JOIN images USING (assay, image_id) JOIN groups USING (assay, group_id)
+            WHERE assay = ? AND image_id = ? AND tile = ? AND kind = 'submitted' AND NOT EXISTS (
+                SELECT 1 FROM corrections AS later
+                WHERE later.assay = said.assay AND later.annotation_id = said.annotation_id
+                    AND (later.annotated_at, later.id) > (said.annotated_at, said.id))
+            ORDER BY annotated_at DESC, said.id DESC LIMIT 1""",
+            [assay, item.image_id, item.tile],
+        )
+        return None if row is None else _stored(row)
+
     def readings(self, assay: str) -> dict[Item, list[StoredCorrection]]:
         """What each expert says of each item, the latest last: every living, submitted mask.
 
@@ -237,8 +252,8 @@ class Corrections:
                 {
                     "assay": assay,
                     "source": source,
-                    "reference": reference,
-                    "message": message,
+                    "reference": storable(reference),
+                    "message": storable(message),
                     "created_at": now_iso(),
                 },
                 ignore=True,

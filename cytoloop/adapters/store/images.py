@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from cytoloop.adapters.store.connection import SqliteFile, now_iso, one
+from cytoloop.adapters.store.connection import SqliteFile, is_id, now_iso, one
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import InputError, StateError, UnknownImage
 from cytoloop.domain.splits import assign_splits
@@ -128,11 +128,8 @@ class Images:
 
     def item_of_task(self, assay: str, task_id: int) -> Item:
         """The item a task shows; ``UnknownImage`` if it shows none of ours."""
-        row = one(
-            self._file.db,
-            "SELECT image_id, tile FROM items WHERE assay = ? AND task_id = ?",
-            [assay, task_id],
-        )
+        sql = "SELECT image_id, tile FROM items WHERE assay = ? AND task_id = ?"
+        row = one(self._file.db, sql, [assay, task_id]) if is_id(task_id) else None
         if row is None:
             raise UnknownImage(f"task {task_id}: shows no item of assay {assay!r}")
         return Item(**row)
@@ -250,7 +247,7 @@ class Assays:
         return [row["name"] for row in self._file.db.query("SELECT name FROM assays ORDER BY name")]
 
     def get(self, name: str) -> dict[str, Any]:
-        """project_id, backend_id, webhook_id, active_version, reconciled_until of an assay."""
+        """project_id, backend_id, webhook_id, active_version, reconciled_until, looked_at of an assay."""
         row = one(self._file.db, "SELECT * FROM assays WHERE name = ?", [name])
         if row is None:
             raise UnknownImage(f"assay {name!r} is not in this home; it holds {self.names()}")
@@ -258,10 +255,15 @@ class Assays:
 
     def of_project(self, project_id: int) -> str:
         """The assay whose Label Studio project this is."""
-        row = one(self._file.db, "SELECT name FROM assays WHERE project_id = ?", [project_id])
+        sql = "SELECT name FROM assays WHERE project_id = ?"
+        row = one(self._file.db, sql, [project_id]) if is_id(project_id) else None
         if row is None:
             raise UnknownImage(f"project {project_id}: belongs to no assay of this home ({self.names()})")
         return str(row["name"])
+
+    def note_look(self, name: str) -> None:
+        """Label Studio was asked for what no event told, and answered to the end, just now."""
+        self.update(name, looked_at=now_iso())
 
     def update(self, name: str, **fields: Any) -> None:
         """Set columns of an assay's row."""

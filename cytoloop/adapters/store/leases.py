@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from sqlite_utils import Database
 
-from cytoloop.adapters.store.connection import SqliteFile, to_iso
+from cytoloop.adapters.store.connection import SqliteFile, is_id, to_iso
 from cytoloop.adapters.store.corrections import Corrections
 from cytoloop.domain.errors import ForeignLease, InputError, LeaseEnded, UnknownImage, UnknownLease
 from cytoloop.domain.queue_policy import SHARED
@@ -371,7 +371,8 @@ def _held_count(db: Database, assay: str, queue: str, expert: str) -> int:
 
 
 def _row(db: Database, lease_id: int) -> sqlite3.Row:
-    row: sqlite3.Row | None = db.execute("SELECT * FROM leases WHERE id = ?", [lease_id]).fetchone()
+    sql = "SELECT * FROM leases WHERE id = ?"
+    row: sqlite3.Row | None = db.execute(sql, [lease_id]).fetchone() if is_id(lease_id) else None
     if row is None:
         raise UnknownLease(f"lease {lease_id}: was never given")
     return row

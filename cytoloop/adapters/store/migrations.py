@@ -149,6 +149,10 @@ STORE: dict[str, Migration] = {
         "ALTER TABLE cycles ADD COLUMN why TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE cycles ADD COLUMN cancelled_by TEXT",
     ),
+    "0009_looked_at": _statements(
+        # When Label Studio was last asked for what no event told, and answered to the end.
+        "ALTER TABLE assays ADD COLUMN looked_at TEXT",
+    ),
 }
 
 PREDICTIONS: dict[str, Migration] = {

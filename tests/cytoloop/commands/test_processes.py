@@ -212,7 +212,7 @@ def test_a_backend_that_answers_is_handed_over(tmp_path: Path, monkeypatch: pyte
     replies = [httpx.ConnectError("not yet"), httpx.Response(503), httpx.Response(200)]
 
     def get(url: str, **_: object) -> httpx.Response:
-        assert url == "http://127.0.0.1:81/readyz"
+        assert url == "http://127.0.0.1:81/livez"
         reply = replies.pop(0)
         if isinstance(reply, Exception):
             raise reply
