@@ -17,7 +17,6 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from cytoloop.adapters.files import opened, require_inside
 from cytoloop.adapters.picture_limits import (
     LARGEST_FILE,
     LARGEST_PIXELS_BYTES,
@@ -30,6 +29,7 @@ from cytoloop.domain.assay import Assay
 from cytoloop.domain.digest import digest_of_pixels
 from cytoloop.domain.errors import ImageUnreadable, ShapeError
 from cytoloop.domain.types import ImageRecord
+from cytoloop.files import opened, require_inside
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # our error says where and what, once
 

@@ -8,13 +8,13 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from cytoloop.adapters.files import read_bytes, require_inside
 from cytoloop.adapters.images import RAW_SUFFIXES, read_raw
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.digest import digest_of_pixels
 from cytoloop.domain.documents import told
 from cytoloop.domain.errors import CytoloopError, ImageUnreadable, PlateError
 from cytoloop.domain.types import ImageRecord
+from cytoloop.files import read_bytes, require_inside
 
 Progress = Callable[[int, int], None]
 

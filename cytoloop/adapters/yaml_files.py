@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from cytoloop.adapters.files import read_bytes
 from cytoloop.domain.documents import told
 from cytoloop.domain.errors import ConfigError
+from cytoloop.files import read_bytes
 
 LARGEST = 1 << 20
 """Bytes of a file."""

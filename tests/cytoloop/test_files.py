@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cytoloop.adapters.files import opened, read_bytes, require_inside
 from cytoloop.domain.errors import ConfigError, InputError
+from cytoloop.files import opened, read_bytes, require_inside
 
 
 def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
