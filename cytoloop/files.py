@@ -7,10 +7,13 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from cytoloop.domain.documents import parse_json
 from cytoloop.domain.errors import CytoloopError, InputError
 
+LARGEST_DOCUMENT = 64 << 20
+"""Bytes of a JSON file: the provenance of a large plate's weak labels has some 300 bytes an image."""
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -67,6 +70,19 @@ def read_bytes(path: Path, largest: int, error: type[CytoloopError] = InputError
     if len(content) > largest:
         raise error(f"{path}: more than {largest} bytes, expected at most that")
     return content
+
+
+def read_json(path: Path, error: type[CytoloopError] = InputError, largest: int = LARGEST_DOCUMENT) -> Any:
+    """The value of a JSON file that we, or an administrator, wrote: of bounded size and depth.
+
+    Raises
+    ------
+    error
+        If it is larger, no file, not UTF-8 or not JSON; the message names the path.
+    OSError
+        As of :func:`opened`.
+    """
+    return parse_json(read_bytes(path, largest, error), str(path), error)
 
 
 def require_inside(path: Path, folder: Path, error: type[CytoloopError] = InputError) -> Path:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from pathlib import Path
 
 import pytest
+from tiny import make_tiny
 
+from cytoloop.adapters.registry import Registry
+from cytoloop.config import LOCAL_FILE, read_local
 from cytoloop.domain.errors import ConfigError, InputError
-from cytoloop.files import opened, read_bytes, require_inside
+from cytoloop.files import opened, read_bytes, read_json, require_inside
+from cytoloop.pipeline.predictors import load_predictor, read_recipe
 
 
 def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
@@ -89,3 +94,68 @@ def test_a_sibling_whose_name_begins_alike_is_outside(tmp_path: Path) -> None:
     (tmp_path / "plate").mkdir()
     with pytest.raises(InputError, match="out of"):
         require_inside(tmp_path / "plate" / ".." / "plate-secret", tmp_path / "plate")
+
+
+DEEP = b"[" * 100_000
+BROKEN = [b"", b"{", b"\xff\xfe", b"nul", DEEP, b'{"a": ' + b"9" * 5000 + b"}"]
+
+
+@pytest.mark.parametrize("content", BROKEN, ids=["empty", "cut", "bytes", "word", "deep", "digits"])
+def test_a_broken_document_is_told(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=f"^{path}: (not JSON|JSON nested)"):
+        read_json(path, ConfigError)
+
+
+def test_a_document_is_refused_by_its_size(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b"[1]")
+    assert read_json(tmp_path / "a.json", largest=3) == [1]
+    with pytest.raises(InputError, match=r"a\.json: 3 bytes, expected at most 2$"):
+        read_json(tmp_path / "a.json", largest=2)
+
+
+@pytest.mark.parametrize("content", [*BROKEN, b"[]", b'{"a": 1}'])
+def test_a_broken_note_of_up_is_a_mistake_of_the_home(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / LOCAL_FILE).write_bytes(content)
+    with pytest.raises(ConfigError, match=r"local\.json: (not JSON|JSON nested|expected one JSON object)"):
+        read_local(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [*BROKEN, b"[]", b"1", b'{"version": "x"}', b'{"version": "cip-20220707-01234567"}']
+)
+def test_a_broken_manifest_is_told(tmp_path: Path, content: bytes) -> None:
+    version = "cip-20220707-01234567"
+    (tmp_path / version).mkdir()
+    (tmp_path / version / "manifest.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"manifest\.json: .*(the file was changed|restore a backup)"):
+        Registry(tmp_path).manifest(version)
+
+
+@pytest.mark.parametrize(
+    "content", [*BROKEN, b"[]", b"1", b"{}", b'{"recipe": 1, "parameters": {}, "code_version": "1"}']
+)
+def test_a_broken_recipe_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "recipe.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"recipe\.json: "):
+        read_recipe(tmp_path)
+    (tmp_path / "recipe.json").unlink()
+    with pytest.raises(InputError, match=r"recipe\.json: cannot be read"):
+        read_recipe(tmp_path)
+
+
+def test_a_recipe_that_was_changed_does_not_serve(tmp_path: Path) -> None:
+    tiny = make_tiny(tmp_path)
+    model = tiny.store.models.active(tiny.name)
+    load_predictor(tiny.store, tiny.registry, tiny.assay, model)
+    path = tiny.registry.folder(model.version) / "recipe.json"
+    path.chmod(0o644)
+    document = json.loads(path.read_bytes())
+    document["parameters"]["cell_area"] = 31
+    path.write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(
+        InputError, match=rf"recipe\.json: digest \w{{64}}, expected {model.digest}; the file was changed"
+    ):
+        load_predictor(tiny.store, tiny.registry, tiny.assay, model)
+    tiny.store.close()
