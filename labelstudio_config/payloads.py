@@ -33,6 +33,8 @@ DRAWN_FROM = 128
 """Smallest alpha that counts as drawn; it is also what the editor shows (its strokes have soft edges)."""
 
 _LONGEST_ACTION = 100
+_ORIGINS = ("manual", "prediction", "prediction-changed")
+"""Where a region comes from, as the editor says."""
 _LONGEST_PROJECT = 40
 _TIE_BREAK = 1e-9
 _TIE_KEY_DIGITS = 4
@@ -312,7 +314,8 @@ def _draw(
         alpha_HW = decode_rle(_mapping(region["value"], place).get("rle", ()), *size)
         is_drawn_HW = alpha_HW >= DRAWN_FROM
         drawn[value] = drawn[value] | is_drawn_HW if value in drawn else is_drawn_HW
-        origins[str(region.get("origin", "unknown"))] += 1
+        origin = region.get("origin")
+        origins[origin if origin in _ORIGINS else "unknown"] += 1
     return drawn, dict(origins)
 
 
