@@ -202,10 +202,12 @@ _ITEM = re.compile(r".+/\d{1,9}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 _LONGEST_NAME = 64
 LONGEST_LEASE = 365 * 24 * 60
+LARGEST_BATCH = 10_000
+"""Of what a queue counts in items. A batch is chosen and leased at once, and a tab lists all that an expert holds."""
 
 
 def _is_count(value: Any) -> bool:
-    return is_whole(value)
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_BATCH
 
 
 def _is_count_or_none(value: Any) -> bool:
@@ -229,8 +231,8 @@ def _one_of(names: Sequence[str]) -> tuple[Callable[[Any], bool], str]:
     return (lambda value: isinstance(value, str) and value in names), f"one of {list(names)}"
 
 
-_COUNT = (_is_count, "a whole number of at least 1")
-_COUNT_OR_NONE = (_is_count_or_none, "a whole number of at least 1, or nothing")
+_COUNT = (_is_count, f"a whole number of at least 1 (at most {LARGEST_BATCH})")
+_COUNT_OR_NONE = (_is_count_or_none, f"a whole number of at least 1, or nothing (at most {LARGEST_BATCH})")
 _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "strategy": _one_of(tuple(STRATEGIES)),
     "experts": (lambda value: isinstance(value, tuple), "a list of name and email"),
@@ -315,7 +317,7 @@ def _check_expert(values: Mapping[str, Any], where: str) -> None:
         raise ConfigError(
             f"{where}: name is {told(name)}, expected 1 to {_LONGEST_NAME} characters, and not {SHARED!r}"
         )
-    if not (isinstance(email, str) and _EMAIL.fullmatch(email) and is_storable(email)):
+    if not (isinstance(email, str) and email.isprintable() and _EMAIL.fullmatch(email)):
         raise ConfigError(f"{where}: email is {_told(email)}, expected <name>@<host> as in Label Studio")
 
 

@@ -173,3 +173,26 @@ def test_a_project_that_cannot_be_is_refused(client: FlaskClient, project: objec
     answer = client.post("/predict", json={"tasks": [], "project": project})
     assert answer.status_code == 400, answer.text
     assert "expected '<id>.<unix time>'" in answer.get_json()["error"]
+
+
+HUGE = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", f"/api/v1/cycles/{2**63}", 404),
+        ("GET", f"/api/v1/cycles/{HUGE}", 404),
+        ("DELETE", f"/api/v1/cycles/{2**63}", 404),
+        ("GET", f"/api/v1/reports/{2**63}", 404),
+        ("GET", f"/reports/{HUGE}", 404),
+        ("GET", f"/api/v1/cycles?limit={2**63}", 400),
+        ("GET", f"/api/v1/worklist?queue={HUGE}", 400),
+        ("GET", f"/api/v1/queues/{HUGE}", 400),
+        ("POST", f"/api/v1/models/{HUGE}/promote", 404),
+    ],
+)
+def test_a_number_in_an_address_is_no_bug(client: FlaskClient, method: str, path: str, status: int) -> None:
+    answer = client.open(path, method=method, headers={"Authorization": "Bearer root-token"})
+    assert answer.status_code == status, answer.text
+    assert len(answer.text) < 20_000
