@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
-import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,39 +11,25 @@ from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
 from cytoloop.adapters.picture_limits import (
     LARGEST_FILE,
-    LARGEST_PIXELS_BYTES,
     LARGEST_PLANE,
     MOST_PLANES,
     check_png,
-    check_tiff,
 )
+from cytoloop.adapters.tiffs import tiff_of, values_of
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.digest import digest_of_pixels
 from cytoloop.domain.errors import ImageUnreadable, ShapeError
 from cytoloop.domain.types import ImageRecord
 from cytoloop.files import opened, require_inside
 
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # our error says where and what, once
-
 RAW_SUFFIXES = (".tif", ".tiff", ".png")
 Image.MAX_IMAGE_PIXELS = LARGEST_PLANE  # for whoever opens a picture elsewhere
-_NO_OTHER_LAYOUT = {
-    f"is_{name}": False
-    for name in (
-        *("lsm", "mmstack", "ndtiff", "fluoview", "sis", "svs", "scn", "qpi", "ndpi", "bif", "avs", "eer"),
-        *("philips", "indica", "scanimage", "nih", "mdgel"),
-    )
-    if name in tifffile.TIFF.FILE_FLAGS
-}
-"""Layouts of TIFF that are not looked for: they are of slides, or lead to further files."""
-_UNPACKED_AT_ONCE = 2
-"""Strips: each may take 64 MB before it is known to be too large."""
+
 
 PROVENANCE = "provenance.json"
 """What lies beside masks that a recipe made, and says how; written last."""
@@ -97,17 +81,9 @@ def _read_tiff(path: Path, file: BinaryIO) -> NDArray[Any]:
 
 def _tiff_series(path: Path, file: BinaryIO) -> tuple[str, NDArray[Any]]:
     """Axes and values of the first series of pages, read from this file alone."""
-    check_tiff(path, file)
-    with tifffile.TiffFile(file, _multifile=False, **_NO_OTHER_LAYOUT) as tiff:
+    with tiff_of(path, file) as tiff:
         series = tiff.series[0]
-        size = math.prod(series.shape) * np.dtype(series.dtype).itemsize
-        if size > LARGEST_PIXELS_BYTES:
-            raise ImageUnreadable(
-                f"{path}: array of shape {tuple(series.shape)} takes {size} bytes, expected at most "
-                f"{LARGEST_PIXELS_BYTES}"
-            )
-        array: NDArray[Any] = series.asarray(maxworkers=_UNPACKED_AT_ONCE)
-        return series.axes, array
+        return series.axes, values_of(path, series)
 
 
 def _read_png(path: Path, file: BinaryIO) -> NDArray[Any]:
