@@ -72,7 +72,7 @@ _DESCRIPTION = 270
 _NONE, _LZW, _DEFLATE, _PACKBITS = 1, 5, (8, 32946), 32773
 _UNPACKED_ANYWAY = 64 << 20
 """Bytes that a strip may unpack to without being looked at: so much memory does no harm."""
-_MOST_OF_DEFLATE, _MOST_OF_PACKBITS = 1032, 64
+_MOST_OF_BYTE = {_LZW: 2731, **dict.fromkeys(_DEFLATE, 1032), _PACKBITS: 64}
 """Bytes that come of one packed byte, at most."""
 _PIECE = 1 << 18
 _COUNTS = (
@@ -285,6 +285,10 @@ def _check_page(path: Path, file: BinaryIO, walk: _Walk, page: _Page) -> None:
     packing = walk.value(page, 259, _NONE)
     if packing not in (_NONE, _LZW, *_DEFLATE, _PACKBITS):
         raise NotAPicture(f"packed in way {packing}, expected none, LZW, deflate or PackBits")
+    # strips that are not there would be made up of zeros
+    least = width * height * planes * min(bits) // 8 // _MOST_OF_BYTE.get(packing, 1)
+    if sizes and sum(sizes) < least:
+        raise NotAPicture(f"its strips have {sum(sizes)} bytes, too few for {height} x {width} pixels")
     if packing in (_NONE, _LZW):  # LZW is unpacked into a buffer of the strip's size
         return
     if 322 in page:
@@ -292,7 +296,7 @@ def _check_page(path: Path, file: BinaryIO, walk: _Walk, page: _Page) -> None:
     else:
         pixels = width * min(height, walk.value(page, 278, height))
     expected = int(pixels * samples * max(1, max(bits) / 8))
-    unpacked, most = (_inflated, _MOST_OF_DEFLATE) if packing in _DEFLATE else (_unpacked, _MOST_OF_PACKBITS)
+    unpacked, most = _inflated if packing in _DEFLATE else _unpacked, _MOST_OF_BYTE[packing]
     for number, (offset, size) in enumerate(zip(offsets, sizes, strict=False)):
         limit = max(_UNPACKED_ANYWAY, 2 * expected)
         if size * most <= limit:

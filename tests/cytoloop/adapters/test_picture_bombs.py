@@ -167,6 +167,14 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: tiff(page(places=(273, 4, 1, 2**32 - 1)), after=PIXELS),
         "or lie beyond its end, at byte 4608",
     ),
+    "empty.tif": (
+        lambda: tiff(page(8192, 8192), after=PIXELS),
+        "its strips have 512 bytes, too few for 8192 x 8192 pixels",
+    ),
+    "packed.tif": (
+        lambda: tiff(page(8192, 8192, packing=(259, 3, 1, 8)), after=PIXELS),
+        "its strips have 512 bytes, too few for 8192 x 8192 pixels",
+    ),
     "deflate.tif": (
         lambda: deflated(512 << 20),
         "strip 0 unpacks to more than 67108864 bytes, expected 512 for its pixels",
