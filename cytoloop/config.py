@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cytoloop.domain.errors import ConfigError
+from cytoloop.files import read_json
 
 LOCAL_FILE = "local.json"
 """In the home, mode 0600: addresses and secrets that ``cytoloop up`` chose for this machine."""
@@ -118,13 +119,11 @@ def read_local(home: Path) -> dict[str, str]:
     """What ``cytoloop up`` chose for this home; empty before the first ``up``."""
     path = home / LOCAL_FILE
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_json(path, ConfigError)
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise ConfigError(f"{path}: not JSON: {error}") from error
     if not isinstance(document, dict) or not all(isinstance(v, str) for v in document.values()):
         raise ConfigError(f"{path}: expected one JSON object of strings")
     return document

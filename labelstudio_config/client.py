@@ -19,6 +19,7 @@ import httpx
 from cytoloop.domain.errors import InputError, LabelStudioRefused, LabelStudioUnavailable
 from labelstudio_config.connection import Connection, LabelStudioNotFound
 from labelstudio_config.payloads import ITEM_KEY, parse_time
+from labelstudio_config.transport import LARGEST_BULK
 
 Json = dict[str, Any]
 
@@ -324,7 +325,7 @@ class LabelStudioClient:
             ]
             # Of the drafts themselves a list of tasks holds only those of the one who asks.
             for task in self._tasks(project_id, items, ["tasks:id"], "task_only", 1, _ID_PAGE):
-                found = self._list("GET", f"/api/tasks/{task['id']}/drafts")
+                found = self._list("GET", f"/api/tasks/{task['id']}/drafts", largest=LARGEST_BULK)
                 drafts += [{key: value for key, value in d.items() if key != "result"} for d in found]
         return drafts
 
@@ -333,7 +334,7 @@ class LabelStudioClient:
 
         Label Studio asks a connected backend for a prediction if the task has none at all.
         """
-        return self._object("GET", f"/api/tasks/{task_id}/")
+        return self._object("GET", f"/api/tasks/{task_id}/", largest=LARGEST_BULK)
 
     def delete_task(self, task_id: int) -> None:
         """Delete a task with its annotations; its id will be used again."""
@@ -382,6 +383,7 @@ class LabelStudioClient:
             f"/api/projects/{project_id}/export",
             params={"exportType": "JSON"},
             timeout_s=_BULK_TIMEOUT_S,
+            largest=LARGEST_BULK,
         )
 
     # --- predictions --------------------------------------------------------------------------------------
@@ -421,7 +423,9 @@ class LabelStudioClient:
             score = float(wanted["score"])
             if not 0 <= score <= 1:
                 raise InputError(f"task {wanted['task']}: score {score}, expected 0 to 1")
-            stored = self._list("GET", "/api/predictions/", params={"task": wanted["task"]})
+            stored = self._list(
+                "GET", "/api/predictions/", params={"task": wanted["task"]}, largest=LARGEST_BULK
+            )
             same = sorted(p["id"] for p in stored if p["model_version"] == wanted["model_version"])
             if not same:
                 lacking.append(wanted)
@@ -600,6 +604,7 @@ class LabelStudioClient:
                 "/api/tasks",
                 params={**params, "query": json.dumps(query)},
                 timeout_s=_BULK_TIMEOUT_S,
+                largest=LARGEST_BULK,
             )
         except LabelStudioNotFound:
             # Where a list ends exactly with a page, the next page does not exist.

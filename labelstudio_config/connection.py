@@ -18,6 +18,7 @@ from label_studio_sdk.core.client_wrapper import SyncClientWrapper
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from cytoloop.domain.errors import LabelStudioRefused, LabelStudioUnavailable
+from labelstudio_config.transport import LARGEST_ANSWER, MOST_REDIRECTS, at_most, guarded
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,13 @@ class Connection:
         self.base_url = base_url.rstrip("/")
         self._token = token
         self._first_wait_s = first_wait_s
-        self._http = httpx.Client(timeout=timeout_s, transport=transport, follow_redirects=True)
+        self._http = httpx.Client(
+            timeout=timeout_s,
+            transport=guarded(self.base_url, transport),
+            follow_redirects=True,
+            max_redirects=MOST_REDIRECTS,
+            headers={"Accept-Encoding": "gzip, deflate"},
+        )
         try:
             # The SDK resolves its refresh route against this URL: without the slash a prefix is lost.
             self._sdk = SyncClientWrapper(
@@ -84,25 +91,32 @@ class Connection:
         body: Any = None,
         params: Mapping[str, Any] | None = None,
         timeout_s: float | None = None,
+        largest: int = LARGEST_ANSWER,
     ) -> Any:
         """JSON of the answer (None where it is empty).
 
         GET and PATCH are tried three times when the server is away or failing (5xx); other methods only
         when no connection came about, for then nothing was said.
 
+        Parameters
+        ----------
+        largest : int
+            Bytes of the answer, unpacked; of a larger one the rest is not read.
+
         Raises
         ------
         LabelStudioUnavailable
-            Down, too slow, failing, or not answering JSON.
+            Down, too slow, failing, answering too much, or not JSON.
         LabelStudioRefused
-            400 to 499, with the call, the status and what Label Studio says about it.
+            400 to 499, with the call, the status and what Label Studio says about it; or a redirect to
+            another server, which is not followed.
         """
-        response = self.request(method, path, body=body, params=params, timeout_s=timeout_s)
+        response = self.request(method, path, body=body, params=params, timeout_s=timeout_s, largest=largest)
         if not response.content:
             return None
         try:
             return response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             raise LabelStudioUnavailable(
                 f"Label Studio: {method} {path} answered {response.status_code} without JSON; "
                 f"is {self.base_url} a Label Studio?"
@@ -116,6 +130,7 @@ class Connection:
         body: Any = None,
         params: Mapping[str, Any] | None = None,
         timeout_s: float | None = None,
+        largest: int = LARGEST_ANSWER,
     ) -> httpx.Response:
         """The answer itself, for what is not JSON; retries and errors as in ``call``."""
         content = None if body is None else json.dumps(body, separators=(",", ":")).encode()
@@ -125,7 +140,7 @@ class Connection:
             retry=retry_if_exception_type(_Passing),
             reraise=True,
         )
-        response: httpx.Response = attempts(self._once, method, path, content, params, timeout_s)
+        response: httpx.Response = attempts(self._once, method, path, content, params, timeout_s, largest)
         return response
 
     def _once(
@@ -135,6 +150,7 @@ class Connection:
         content: bytes | None,
         params: Mapping[str, Any] | None,
         timeout_s: float | None,
+        largest: int,
     ) -> httpx.Response:
         call = f"{method} {path}"
         timeout = httpx.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s
@@ -147,6 +163,7 @@ class Connection:
                 params=params,
                 headers=headers,
                 timeout=timeout,
+                extensions=at_most(largest),
             )
         except ApiError as error:  # only the refresh of a personal access token raises it
             raise self._refused(call, error.status_code, error.body) from None

@@ -6,7 +6,6 @@ by the poll alone, a correction is one row.
 
 from __future__ import annotations
 
-import json
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from typing import Any, Literal
 
 from cytoloop.adapters.store import Store
 from cytoloop.domain.assay import Assay
+from cytoloop.domain.documents import is_whole, parse_json, told
 from cytoloop.domain.errors import (
     CytoloopError,
     InputError,
@@ -95,11 +95,7 @@ class Intake:
         return applied
 
     def _apply(self, body: bytes) -> None:
-        try:
-            document = json.loads(body)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"webhook: not JSON: {error}") from error
-        event: Event = parse_event(document)
+        event: Event = parse_event(parse_json(body, "webhook"))
         if event.project_id is None:
             return
         assay = self._load(self._store.assays.of_project(event.project_id))
@@ -150,15 +146,17 @@ class Intake:
             If the task does not show the item it claims, or the annotation cannot be understood.
         """
         task_id = task.get("id")
-        if not isinstance(task_id, int):
-            raise InputError(f"task: id is {task_id!r}, expected a number")
+        if not is_whole(task_id):
+            raise InputError(f"task: id is {told(task_id)}, expected a number")
         data = parse_task_data(task.get("data"), f"task {task_id}")
         item = self._check_identity(assay, task_id, data)
         expert = self._email(annotation.get("completed_by"))
         if annotation.get("was_cancelled"):
             annotation_id = annotation.get("id")
-            if not isinstance(annotation_id, int):
-                raise InputError(f"task {task_id}: annotation: id is {annotation_id!r}, expected a number")
+            if not is_whole(annotation_id):
+                raise InputError(
+                    f"task {task_id}: annotation: id is {told(annotation_id)}, expected a number"
+                )
             where = f"task {task_id}: annotation {annotation_id}: updated_at"
             moment = parse_time(annotation.get("updated_at"), where)
             with self._store.transaction():
@@ -226,7 +224,7 @@ class Intake:
                     added += self.take(assay, task, annotation)
                 except InputError as error:
                     doubts += 1
-                    reference = f"annotation {annotation.get('id')} at {annotation.get('updated_at')}"
+                    reference = f"annotation {told(annotation.get('id'))} at {annotation.get('updated_at')}"
                     self._store.corrections.add_doubt(assay.name, "reconcile", reference, str(error))
             alive = seen[task["id"]] = {annotation["id"] for annotation in annotations}
             for annotation_id in known.get(task["id"], ()):
@@ -317,7 +315,7 @@ class Intake:
     def _email(self, user: object) -> str:
         user_id = user.get("id") if isinstance(user, Mapping) else user
         if not isinstance(user_id, int):
-            raise InputError(f"annotation: completed_by is {user!r}, expected a user id")
+            raise InputError(f"annotation: completed_by is {told(user)}, expected a user id")
         if user_id not in self._emails:
             self._emails = {u["id"]: u["email"].lower() for u in self._label_studio.list_users()}
         return self._emails.get(user_id, f"user-{user_id}")
@@ -383,7 +381,7 @@ def check_identity(store: Store, assay: str, task_id: int, data: TaskData) -> It
     if got != expected:
         names = ("image_id", "image_key", "tile")
         wrong = [
-            f"{name} is {g!r}, expected {e!r}"
+            f"{name} is {told(g)}, expected {e!r}"
             for name, g, e in zip(names, got, expected, strict=True)
             if g != e
         ]

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoloop.domain.assay import IGNORE, Assay
+from cytoloop.domain.documents import LARGEST_NUMBER, is_storable, is_whole, told
 from cytoloop.domain.errors import InputError, ShapeError, UnsupportedLabelConfig
 from cytoloop.domain.types import Correction, ImageRecord, check_label_mask
 from labelstudio_config.rle import decode_rle, encode_rle
@@ -36,6 +37,9 @@ _LONGEST_ID = 18
 _TIE_BREAK = 1e-9
 _TIE_KEY_DIGITS = 4
 _TIE_TILE_BITS = 6
+_LONGEST_ACTION = 100
+_ORIGINS = ("manual", "prediction", "prediction-changed")
+"""Where a region comes from, as the editor says."""
 
 
 # --- predictions: ours to Label Studio's ---------------------------------------------------------------
@@ -246,7 +250,7 @@ def correction_from_annotation(
     annotation_id = _whole(annotation, "id", f"{where}: annotation")
     where = f"{where}: annotation {annotation_id}"
     if annotation.get("task", task_id) != task_id:
-        raise InputError(f"{where} belongs to task {annotation['task']!r}")
+        raise InputError(f"{where} belongs to task {told(annotation['task'])}")
     if annotation.get("was_cancelled"):
         raise InputError(f"{where} was skipped: it says nothing about the pixels")
     drawn = drawn_mask(annotation.get("result"), assay, (tile_height, tile_width), where)
@@ -301,17 +305,18 @@ def _draw(
         region = _mapping(item, f"{where}: result[{number}]")
         if region.get("type") == "relation":
             continue  # an arrow between two regions carries no pixels
-        place = f"{where}: region {region.get('id', number)!r}"
+        place = f"{where}: region {told(region.get('id', number))}"
         value = assay.value_of(_label_of(region, place))
         got = (region.get("original_height"), region.get("original_width"))
         if got != size:
-            raise ShapeError(f"{place}: mask ({got[0]}, {got[1]}), image ({size[0]}, {size[1]})")
+            raise ShapeError(f"{place}: mask ({told(got[0])}, {told(got[1])}), image ({size[0]}, {size[1]})")
         if region.get("image_rotation", 0) != 0:
-            raise InputError(f"{place}: image turned by {region['image_rotation']} degrees, expected 0")
+            raise InputError(f"{place}: image turned by {told(region['image_rotation'])} degrees, expected 0")
         alpha_HW = decode_rle(_mapping(region["value"], place).get("rle", ()), *size)
         is_drawn_HW = alpha_HW >= DRAWN_FROM
         drawn[value] = drawn[value] | is_drawn_HW if value in drawn else is_drawn_HW
-        origins[str(region.get("origin", "unknown"))] += 1
+        origin = region.get("origin")
+        origins[origin if origin in _ORIGINS else "unknown"] += 1
     return drawn, dict(origins)
 
 
@@ -319,12 +324,12 @@ def _label_of(region: Mapping[str, Any], where: str) -> str:
     kind, control, image = region.get("type"), region.get("from_name"), region.get("to_name")
     if kind != "brushlabels" or control != FROM_NAME or image != TO_NAME:
         raise UnsupportedLabelConfig(
-            f"{where}: {kind!r} of {control!r} on {image!r}, expected 'brushlabels' of {FROM_NAME!r} "
+            f"{where}: {told(kind)} of {told(control)} on {told(image)}, expected 'brushlabels' of {FROM_NAME!r} "
             f"on {TO_NAME!r}"
         )
     labels = _mapping(region.get("value"), f"{where}: value").get("brushlabels")
     if not isinstance(labels, list) or len(labels) != 1 or not isinstance(labels[0], str):
-        raise UnsupportedLabelConfig(f"{where}: labels {labels!r}, expected exactly one")
+        raise UnsupportedLabelConfig(f"{where}: labels {told(labels)}, expected exactly one")
     return labels[0]
 
 
@@ -356,6 +361,8 @@ def parse_event(body: object) -> Event:
     """
     known = _mapping(body, "webhook")
     action = _text(known, "action", "webhook")
+    if len(action) > _LONGEST_ACTION:
+        raise InputError(f"webhook: action is {told(action)}, expected at most {_LONGEST_ACTION} characters")
     where = f"webhook {action}"
     project_id = None
     if known.get("project") is not None:
@@ -451,11 +458,11 @@ def parse_time(value: object, where: str) -> datetime:
     """Label Studio's ISO 8601 time stamp, in UTC."""
     try:
         time = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        time = None
-    if time is None or time.tzinfo is None:
-        raise InputError(f"{where} is {value!r}, expected an ISO 8601 time with its zone")
-    return time.astimezone(UTC)
+        if time is not None and time.tzinfo is not None:
+            return time.astimezone(UTC)
+    except (ValueError, OverflowError):  # the latter: in UTC it would be before the year 1
+        pass
+    raise InputError(f"{where} is {told(value)}, expected an ISO 8601 time with its zone")
 
 
 def lead_time_of(annotation: Mapping[str, Any]) -> float | None:
@@ -464,7 +471,7 @@ def lead_time_of(annotation: Mapping[str, Any]) -> float | None:
     A strange value must not cost a correction.
     """
     value = annotation.get("lead_time")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST_NUMBER:
         return None
     return float(value)
 
@@ -490,13 +497,13 @@ def _one_or_many(value: object, where: str) -> list[Any]:
 
 def _text(data: Mapping[str, Any], key: str, where: str) -> str:
     value = data.get(key)
-    if not isinstance(value, str):
-        raise InputError(f"{where}: {key} is {value!r}, expected text")
+    if not isinstance(value, str) or not is_storable(value):
+        raise InputError(f"{where}: {key} is {told(value)}, expected text")
     return value
 
 
 def _whole(data: Mapping[str, Any], key: str, where: str, least: int = 1) -> int:
     value = data.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{where}: {key} is {value!r}, expected a whole number >= {least}")
-    return value
+    if not is_whole(value, least):
+        raise InputError(f"{where}: {key} is {told(value)}, expected a whole number >= {least}")
+    return int(value)

@@ -15,7 +15,7 @@ Legend: H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,8 @@ _SIZES_FIELD = (7 << 16) | (2 << 12) | (3 << 8) | (7 << 4) | 15
 """Word size and run sizes, minus 1 each: the 21 bits after the number of values."""
 _LONGEST_RUN = 1 << 16
 _LONGEST_CODE_BITS = 3 + 16 + _WORD_BITS
+_PIECE = 1 << 18
+"""Bytes decoded at a time: a code of 14 bits takes some 300 bytes meanwhile."""
 
 
 def encode_rle(mask_HW: NDArray[np.bool_] | NDArray[np.uint8]) -> list[int]:
@@ -122,7 +124,8 @@ def decode_rle(rle: Sequence[int] | NDArray[np.uint8], height: int, width: int) 
     ------
     MalformedRle
         If the bytes are no brush RLE of exactly this size: truncated, of another length, word size or
-        sum of runs, or longer than any such RLE can be. Memory stays within a few times that bound.
+        sum of runs, or longer than any such RLE can be. Memory stays within the picture, the bytes and some 100 MB,
+        whatever they claim.
 
     Examples
     --------
@@ -134,25 +137,32 @@ def decode_rle(rle: Sequence[int] | NDArray[np.uint8], height: int, width: int) 
     bit_count = 8 * len(data)
     run_bits = _check_header(data, value_count, f"({height}, {width})")
 
-    starts = _code_starts(data, run_bits, bit_count)
     padded = np.frombuffer(data + bytes(8), dtype=np.uint8)
-    windows = _windows(padded, starts)
-    is_same = (windows >> np.uint64(31)).astype(bool)
-    count_bits = np.array(run_bits, dtype=np.uint64)[(windows >> np.uint64(29)) & np.uint64(3)]
-    counts = ((windows << np.uint64(3)) & np.uint64(0xFFFFFFFF)) >> (np.uint64(32) - count_bits)
-    counts = counts.astype(np.int64) + 1
+    bits_of = np.array(run_bits, dtype=np.uint64)
+    alpha = np.empty(height * width, dtype=np.uint8)
+    given = 0
+    for starts in _code_starts(data, run_bits, bit_count):
+        windows = _windows(padded, starts)
+        is_same = (windows >> np.uint64(31)).astype(bool)
+        count_bits = bits_of[(windows >> np.uint64(29)) & np.uint64(3)]
+        counts = ((windows << np.uint64(3)) & np.uint64(0xFFFFFFFF)) >> (np.uint64(32) - count_bits)
+        counts = counts.astype(np.int64) + 1
 
-    ends = np.cumsum(counts)
-    last = int(np.searchsorted(ends, value_count))
-    if last == len(ends) or ends[last] != value_count:
-        given = int(ends[min(last, len(ends) - 1)]) if len(ends) else 0
-        raise MalformedRle(f"brush RLE: runs give {given} values, expected {value_count}")
-    used = slice(0, last + 1)  # what follows is padding
-    first_word = starts[used] + 3 + count_bits[used].astype(np.int64)
-    values, ends = _expand(padded, first_word, counts[used], is_same[used], ends[used])
-    # Value 4k + 3 is the alpha of pixel k, so a run that ends before value e has ended e // 4 alphas.
-    alpha: NDArray[np.uint8] = np.repeat(values, np.diff(ends // 4, prepend=0)).reshape(height, width)
-    return alpha
+        ends = given + np.cumsum(counts)
+        last = int(np.searchsorted(ends, value_count))
+        is_over = last < len(ends)
+        if is_over and ends[last] != value_count:
+            raise MalformedRle(f"brush RLE: runs give {ends[last]} values, expected {value_count}")
+        used = slice(0, last + 1)  # what follows is padding
+        first_word = starts[used] + 3 + count_bits[used].astype(np.int64)
+        values, run_ends = _expand(padded, first_word, counts[used], is_same[used], given)
+        # Value 4k + 3 is the alpha of pixel k, so a run that ends before value e has ended e // 4 alphas.
+        drawn = np.repeat(values, np.diff(run_ends // 4, prepend=given // 4))
+        alpha[given // 4 : given // 4 + len(drawn)] = drawn
+        if is_over:
+            return alpha.reshape(height, width)
+        given = int(ends[-1])
+    raise MalformedRle(f"brush RLE: runs give {given} values, expected {value_count}")
 
 
 def _as_bytes(rle: Sequence[int] | NDArray[np.uint8], value_count: int) -> bytes:
@@ -182,31 +192,39 @@ def _check_header(data: bytes, value_count: int, where: str) -> tuple[int, ...]:
     return tuple(((header >> shift) & 15) + 1 for shift in (12, 8, 4, 0))
 
 
-def _code_starts(data: bytes, run_bits: tuple[int, ...], bit_count: int) -> NDArray[np.int64]:
-    """Bit positions of all codes that lie whole within the data."""
-    bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8))
-    heads = bits[:-2] << 2
-    heads |= bits[1:-1] << 1
-    heads |= bits[2:]
-    head_at = heads.tobytes()
+def _code_starts(data: bytes, run_bits: tuple[int, ...], bit_count: int) -> Iterator[NDArray[np.int64]]:
+    """Bit positions of all codes that lie whole within the data, those of a piece of it at a time."""
     step_of = [0] * 4 + [3 + size + _WORD_BITS for size in run_bits]
-    starts: list[int] = []
-    keep = starts.append
     position, stop = _HEADER_BITS, bit_count - 2
     while position < stop:
-        keep(position)
-        head = head_at[position]
-        if head > 3:
-            position += step_of[head]
-        else:
-            size = run_bits[head]
-            byte = (position + 3) >> 3
-            window = int.from_bytes(data[byte : byte + 3].ljust(3, b"\0"), "big")
-            count = ((window >> (24 - ((position + 3) & 7) - size)) & ((1 << size) - 1)) + 1
-            position += 3 + size + _WORD_BITS * count
-    if starts and position > bit_count:
-        starts.pop()  # cut off in the middle, or padding
-    return np.array(starts, dtype=np.int64)
+        first_byte = position >> 3
+        offset = 8 * first_byte
+        # one byte more than the piece: a head may begin with its last bit
+        bits = np.unpackbits(np.frombuffer(data, np.uint8, offset=first_byte)[: _PIECE + 1])
+        heads = bits[:-2] << 2
+        heads |= bits[1:-1] << 1
+        heads |= bits[2:]
+        head_at = heads.tobytes()
+        starts: list[int] = []
+        keep = starts.append
+        position -= offset  # in this piece
+        end = min(stop - offset, 8 * _PIECE)
+        while position < end:
+            keep(position)
+            head = head_at[position]
+            if head > 3:
+                position += step_of[head]
+            else:
+                size = run_bits[head]
+                byte = (offset + position + 3) >> 3
+                window = int.from_bytes(data[byte : byte + 3].ljust(3, b"\0"), "big")
+                count = ((window >> (24 - ((position + 3) & 7) - size)) & ((1 << size) - 1)) + 1
+                position += 3 + size + _WORD_BITS * count
+        position += offset
+        if position > bit_count:
+            starts.pop()  # cut off in the middle, or padding
+        if starts:
+            yield np.array(starts, dtype=np.int64) + offset
 
 
 def _windows(padded: NDArray[np.uint8], positions: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -225,15 +243,17 @@ def _expand(
     first_word: NDArray[np.int64],
     counts: NDArray[np.int64],
     is_same: NDArray[np.bool_],
-    ends: NDArray[np.int64],
+    given: int,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """One (value, end) a run; codes that list their words become as many runs of one value."""
-    if not is_same.all():
+    """One (value, end) a run, after ``given`` values; codes that list their words become as many runs of one value."""
+    if is_same.all():
+        ends = given + np.cumsum(counts)
+    else:
         words = np.where(is_same, 1, counts)
         owner = np.repeat(np.arange(len(words)), words)
         within = np.arange(len(owner)) - np.repeat(np.cumsum(words) - words, words)
         first_word = first_word[owner] + _WORD_BITS * within
-        ends = np.cumsum(np.where(is_same, counts, 1)[owner])
+        ends = given + np.cumsum(np.where(is_same, counts, 1)[owner])
     byte, shift = first_word >> 3, first_word & 7
     pair = (padded[byte].astype(np.uint16) << 8) | padded[byte + 1]
     return (pair >> (8 - shift).astype(np.uint16)).astype(np.uint8), ends

@@ -6,11 +6,15 @@ event it cannot deliver is an event it forgets.
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Flask, Response, request
+from flask.json.provider import DefaultJSONProvider
 from flask_limiter import ApplicationLimit, Limiter
 from flask_limiter.util import get_remote_address
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from cytoloop.domain.documents import check_json
 from ml_backend.access import token_digest
 
 LARGEST_BODY = 1024 * 1024
@@ -23,7 +27,7 @@ PACE = "6000 per minute"
 
 
 def use_limits(app: Flask, proxies: int) -> None:
-    """Let an app refuse what is too much: 413 for a body, 429 (with ``Retry-After``) for the rest.
+    """Let an app refuse what is too much: 413 for a body, 400 for one that unfolds, 429 (with ``Retry-After``) for the rest.
 
     Parameters
     ----------
@@ -32,6 +36,7 @@ def use_limits(app: Flask, proxies: int) -> None:
         nobody's is, and all who come through one proxy count as one.
     """
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
+    app.json = _BoundedJson(app)
     if proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies)  # type: ignore[method-assign]
     Limiter(
@@ -61,6 +66,14 @@ def use_limits(app: Flask, proxies: int) -> None:
             ),
         ],
     )
+
+
+class _BoundedJson(DefaultJSONProvider):
+    """JSON of requests, refused before it takes all memory or stack."""
+
+    def loads(self, s: str | bytes, **options: Any) -> Any:
+        check_json(s.encode() if isinstance(s, str) else s, "body")
+        return super().loads(s, **options)
 
 
 def _caller() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 
 from cytoloop.adapters.store import StoredCorrection
 from cytoloop.domain.errors import InputError
+from cytoloop.files import read_json
 from trainer.deltas import start_of
 from trainer.report import BoxStudy, HumanTime, RatingStudy, Start
 
@@ -32,10 +32,10 @@ def _latest(paths: Iterable[Path], assay: str, read: Callable[[Any], Study]) -> 
     newest_first = sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
     for path in newest_first:
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = read_json(path)
             if isinstance(document, dict) and document.get("assay") == assay:
                 return read(document)
-        except (ValueError, InputError) as error:  # no reason to have no report
+        except (OSError, InputError) as error:  # no reason to have no report
             logger.warning("study left out of the report path=%s: %s", path, error)
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import math
+import re
 import shlex
 from collections.abc import Iterable
 from datetime import datetime
@@ -14,12 +15,15 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cytoloop.adapters.cron import next_time
+from cytoloop.adapters.yaml_files import read_yaml
 from cytoloop.domain.assay import Assay, Channel, Cip, Display, LabelClass, Teacher
 from cytoloop.domain.cip import teachers_of
+from cytoloop.domain.documents import told
 from cytoloop.domain.errors import ConfigError
 from cytoloop.domain.queue_policy import QueuePolicy
 from cytoloop.domain.trainer_policy import ContestPolicy, Hooks, Limits, TrainerPolicy, Triggers
 
+_NAME = r"^[a-z0-9][a-z0-9_-]{0,31}$"
 _Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 _Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^<>\"&]+$")]
 
@@ -151,7 +155,7 @@ class _Trainer(_Strict):
 
 
 class _Assay(_Strict):
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+    name: Annotated[str, Field(pattern=_NAME)]
     channels: list[_Channel] = Field(min_length=1)
     classes: list[_Class] = Field(min_length=2, max_length=32)
     ignore: _Class = _Class(name="Ignore", colour="#999999", hotkey="9")
@@ -163,9 +167,7 @@ class _Assay(_Strict):
     training: str = "fast"
     trainer: _Trainer = _Trainer()
     normalisation: _Normalisation = _Normalisation()
-    queues: list[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]] = Field(
-        default=["default"], min_length=1
-    )
+    queues: list[Annotated[str, Field(pattern=_NAME)]] = Field(default=["default"], min_length=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> _Assay:
@@ -204,14 +206,15 @@ def load_assay(name: str, folders: Iterable[Path] = ()) -> Assay:
     ConfigError
         If there is none, naming where it was looked for and which exist; or if the file is wrong.
     """
-    shipped = shipped_folder()
-    searched = [*folders, shipped]
-    for folder in searched:
+    searched = [*folders, shipped_folder()]
+    for folder in searched if re.fullmatch(_NAME, name) else ():  # it becomes part of a path
         path = folder / f"{name}.yaml"
         if path.is_file():
             return read_assay(path)
     known = sorted({p.stem for folder in searched if folder.is_dir() for p in folder.glob("*.yaml")})
-    raise ConfigError(f"assay {name!r} not found; expected one of {known} in {', '.join(map(str, searched))}")
+    raise ConfigError(
+        f"assay {told(name)} not found; expected one of {known} in {', '.join(map(str, searched))}"
+    )
 
 
 def shipped_folder() -> Path:
@@ -221,12 +224,7 @@ def shipped_folder() -> Path:
 
 def read_assay(path: Path) -> Assay:
     """One assay file, checked; see DESIGN of the keys in the README."""
-    try:
-        document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
+    document: Any = read_yaml(path)
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: got {type(document).__name__}, expected a mapping with key 'name'")
     policies: dict[str, Any] = {}
@@ -316,5 +314,5 @@ def _explain(path: Path, error: Any) -> str:
     if error["type"] == "missing":
         return f"{path}: key {key!r} is missing"
     got = error.get("input")
-    shown = f", got {got!r}" if not isinstance(got, dict) else ""
+    shown = f", got {told(got)}" if not isinstance(got, dict) else ""
     return f"{path}: key {key!r}: {error['msg']}{shown}"

@@ -24,7 +24,9 @@ from cytoloop.adapters.images import sync
 from cytoloop.adapters.masks import Masks
 from cytoloop.adapters.registry import MANIFEST, Registry
 from cytoloop.adapters.store import Store
+from cytoloop.domain.documents import parse_json
 from cytoloop.domain.errors import CytoloopError, InputError, StateError
+from cytoloop.files import opened
 
 INDEX = "backup.json"
 FORMAT = 1
@@ -33,6 +35,9 @@ DERIVED = frozenset({PREDICTIONS, "renders", "runs", "locks", "logs"})
 """Made again by whoever looks next; checkpoints of interrupted runs are of this machine."""
 CHUNK = 1 << 20
 LARGEST_INDEX = 256 << 20
+LARGEST_ARCHIVE = 1 << 43
+_OF_HEADERS = (MemoryError, OverflowError, RecursionError, ValueError)
+"""What headers that claim too much make the library raise."""
 
 Progress = Callable[[int, int], None]
 
@@ -246,14 +251,18 @@ class _Hashing:
 def _unpack(archive: Path, home: Path) -> Backup:
     """Unpack into a new folder, checking every byte and what the databases say."""
     try:
-        with tarfile.open(archive, mode="r:") as tar:
+        with opened(archive, LARGEST_ARCHIVE) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             created_at, was, members = _index(archive, tar)
             home.mkdir(mode=0o755)
             for name, member in members.items():
                 _extract(archive, tar, member, home / PurePosixPath(name))
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, *_OF_HEADERS) as error:
         raise InputError(
-            f"{archive}: not a whole archive ({error}); expected one of `cytoloop backup`"
+            f"{archive}: not a whole archive ({error!r}); expected one of `cytoloop backup`"
+        ) from error
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise InputError(
+            f"{archive}: two of its members cannot stand side by side: {error.filename}"
         ) from error
     corrections, versions = _check_home(archive, home)
     return Backup(
@@ -268,13 +277,20 @@ def _unpack(archive: Path, home: Path) -> Backup:
 
 
 def _index(archive: Path, tar: tarfile.TarFile) -> tuple[datetime, str, dict[str, _Member]]:
-    names = tar.getnames()
+    try:
+        names = tar.getnames()
+    except OSError as error:  # a size beyond what a file can have
+        raise InputError(
+            f"{archive}: not a whole archive ({error}); expected one of `cytoloop backup`"
+        ) from error
     if not names or names[-1] != INDEX:
         raise InputError(f"{archive}: no {INDEX} at its end; expected a whole archive of `cytoloop backup`")
     info = tar.getmember(INDEX)
     content = tar.extractfile(info) if info.isreg() and info.size <= LARGEST_INDEX else None
     try:
-        document: Any = json.loads(content.read()) if content is not None else None
+        document: Any = (
+            parse_json(content.read(), f"{archive}: {INDEX} is damaged") if content is not None else None
+        )
         if document["format"] != FORMAT:
             raise InputError(f"{archive}: format {document['format']!r}, expected {FORMAT}: update cytoloop")
         created_at = datetime.fromisoformat(document["created_at"])
@@ -283,7 +299,7 @@ def _index(archive: Path, tar: tarfile.TarFile) -> tuple[datetime, str, dict[str
             for row in document["files"]
         }
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{archive}: {INDEX} is damaged ({error})") from error
+        raise InputError(f"{archive}: {INDEX} is damaged ({error!r:.200})") from error
     if sorted(members) != sorted(names[:-1]):
         raise InputError(f"{archive}: its members are not those that {INDEX} names")
     return created_at, str(document["home"]), members
@@ -292,7 +308,8 @@ def _index(archive: Path, tar: tarfile.TarFile) -> tuple[datetime, str, dict[str
 def _extract(archive: Path, tar: tarfile.TarFile, member: _Member, path: Path) -> None:
     name = PurePosixPath(member.name)
     info = tar.getmember(member.name)
-    if name.is_absolute() or ".." in name.parts or not info.isreg():
+    # a sparse file is its size in zeros, of which the archive holds none
+    if name.is_absolute() or ".." in name.parts or not info.isreg() or info.issparse():
         raise InputError(f"{archive}: member {member.name!r} is not a plain file inside a home")
     source = tar.extractfile(info)
     assert source is not None

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
+from cytoloop.adapters.picture_limits import (
+    LARGEST_FILE,
+    LARGEST_PLANE,
+    MOST_PLANES,
+    check_png,
+)
+from cytoloop.adapters.tiffs import tiff_of, values_of
 from cytoloop.domain.assay import Assay
+from cytoloop.domain.digest import digest_of_pixels
 from cytoloop.domain.errors import ImageUnreadable, ShapeError
 from cytoloop.domain.types import ImageRecord
-
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # our error says where and what, once
+from cytoloop.files import opened, require_inside
 
 RAW_SUFFIXES = (".tif", ".tiff", ".png")
-Image.MAX_IMAGE_PIXELS = 512 * 1024 * 1024  # a whole-slide overview is a mistake here, not a plate
+Image.MAX_IMAGE_PIXELS = LARGEST_PLANE  # for whoever opens a picture elsewhere
 
 
 PROVENANCE = "provenance.json"
@@ -36,12 +41,16 @@ def read_planes(path: Path) -> NDArray[Any]:
     Raises
     ------
     ImageUnreadable
-        If the file is missing, truncated, of another kind, floating point, or has more axes.
+        If the file is missing, truncated, of another kind, floating point, or has more axes; or if it claims more
+        pixels than ``picture_limits`` lets pass, which is told before they are unpacked.
     """
     try:
-        array = _read_tiff(path) if path.suffix.lower() in (".tif", ".tiff") else _read_png(path)
+        with opened(path, LARGEST_FILE, ImageUnreadable) as file:
+            array = _read_tiff(path, file) if _is_tiff(path) else _read_png(path, file)
     except FileNotFoundError:
         raise ImageUnreadable(f"{path}: no such file") from None
+    except ImageUnreadable:
+        raise
     except Exception as error:  # of a damaged file, decoders raise whatever they stumble over
         raise ImageUnreadable(f"{path}: cannot be read as an image ({_told(error)})") from error
     if array.dtype not in (np.uint8, np.uint16):
@@ -50,24 +59,36 @@ def read_planes(path: Path) -> NDArray[Any]:
         array = array[np.newaxis]
     if array.ndim != 3:
         raise ImageUnreadable(f"{path}: array of shape {array.shape}, expected (C, H, W) or (H, W)")
+    if len(array) > MOST_PLANES:
+        raise ImageUnreadable(f"{path}: {len(array)} planes, expected at most {MOST_PLANES}")
     return array
+
+
+def _is_tiff(path: Path) -> bool:
+    return path.suffix.lower() in (".tif", ".tiff")
 
 
 def _told(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _read_tiff(path: Path) -> NDArray[Any]:
-    with tifffile.TiffFile(path) as tiff:
+def _read_tiff(path: Path, file: BinaryIO) -> NDArray[Any]:
+    axes, array = _tiff_series(path, file)
+    if axes.endswith("S") and array.ndim == 3:  # samples last: planes stored as RGB
+        array = np.moveaxis(array, -1, 0)
+    return array
+
+
+def _tiff_series(path: Path, file: BinaryIO) -> tuple[str, NDArray[Any]]:
+    """Axes and values of the first series of pages, read from this file alone."""
+    with tiff_of(path, file) as tiff:
         series = tiff.series[0]
-        array: NDArray[Any] = series.asarray()
-        if series.axes.endswith("S") and array.ndim == 3:  # samples last: planes stored as RGB
-            array = np.moveaxis(array, -1, 0)
-        return array
+        return series.axes, values_of(path, series)
 
 
-def _read_png(path: Path) -> NDArray[Any]:
-    with Image.open(path) as image:
+def _read_png(path: Path, file: BinaryIO) -> NDArray[Any]:
+    check_png(path, file)
+    with Image.open(file, formats=["PNG"]) as image:
         image.load()
         array = np.asarray(image)
     if array.dtype == np.int32 and array.min() >= 0 and array.max() <= 65535:
@@ -116,8 +137,22 @@ def read_raw(files: Sequence[str | Path], assay: Assay) -> NDArray[Any]:
 
 
 def read_image(record: ImageRecord, assay: Assay) -> NDArray[np.float32]:
-    """``image_CHW`` of a record: raw grey values as float32, channels in the assay's order."""
-    return read_raw(record.files, assay).astype(np.float32)
+    """``image_CHW`` of a record: raw grey values as float32, channels in the assay's order.
+
+    Raises
+    ------
+    ImageUnreadable
+        As :func:`read_raw`, or if the pixels are not those that the record is about: the file was changed, or
+        another took its place.
+    """
+    raw = read_raw(record.files, assay)
+    found = digest_of_pixels(raw)
+    if found != record.image_key:
+        raise ImageUnreadable(
+            f"{record.files[0]}: pixels of image {record.image_id!r} have digest {found}, expected {record.image_key}: "
+            "the file was changed since it came in; put the old one back, or import it under another name"
+        )
+    return raw.astype(np.float32)
 
 
 def palette_of(assay: Assay) -> bytes:
@@ -155,10 +190,13 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
     Raises
     ------
     ImageUnreadable
-        If it is missing, truncated, a colour picture, of several pages, or holds a value that is no index.
+        If it is missing, truncated, a colour picture, of several pages, or holds a value that is no index; or a link
+        out of its folder.
     """
+    require_inside(path, path.parent, ImageUnreadable)
     try:
-        array = _tiff_mask(path) if path.suffix.lower() in (".tif", ".tiff") else _png_mask(path)
+        with opened(path, LARGEST_FILE, ImageUnreadable) as file:
+            array = _tiff_mask(path, file) if _is_tiff(path) else _png_mask(path, file)
     except FileNotFoundError:
         raise ImageUnreadable(f"{path}: no such file") from None
     except ImageUnreadable:
@@ -177,8 +215,9 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
     return array.astype(np.uint8)
 
 
-def _png_mask(path: Path) -> NDArray[Any]:
-    with Image.open(path) as image:
+def _png_mask(path: Path, file: BinaryIO) -> NDArray[Any]:
+    check_png(path, file)
+    with Image.open(file, formats=["PNG"]) as image:
         image.load()
         if image.mode not in ("P", "L", "1", "F") and not image.mode.startswith("I"):
             raise _colour(path, image.mode)
@@ -186,12 +225,10 @@ def _png_mask(path: Path) -> NDArray[Any]:
     return array
 
 
-def _tiff_mask(path: Path) -> NDArray[Any]:
-    with tifffile.TiffFile(path) as tiff:
-        series = tiff.series[0]
-        if "S" in series.axes:
-            raise _colour(path, f"{series.shape[series.axes.index('S')]}-sample")
-        array: NDArray[Any] = series.asarray()
+def _tiff_mask(path: Path, file: BinaryIO) -> NDArray[Any]:
+    axes, array = _tiff_series(path, file)
+    if "S" in axes:
+        raise _colour(path, f"{array.shape[axes.index('S')]}-sample")
     while array.ndim > 2 and len(array) == 1:  # one page, one channel, one time
         array = array[0]
     if array.ndim != 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,10 +11,18 @@ from pathlib import Path
 from cytoloop.adapters.images import RAW_SUFFIXES, read_raw
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.digest import digest_of_pixels
+from cytoloop.domain.documents import told
 from cytoloop.domain.errors import CytoloopError, ImageUnreadable, PlateError
 from cytoloop.domain.types import ImageRecord
+from cytoloop.files import read_bytes, require_inside
 
 Progress = Callable[[int, int], None]
+
+LONGEST_ID = 200
+"""Bytes: the id becomes part of the names of masks, which file systems end at 255."""
+LONGEST_VALUE = 200
+"""Characters of a value of the index."""
+LARGEST_INDEX = 64 << 20
 
 # A well on a 96- or 384-well plate inside an id: row letter, two-digit column, then perhaps the field.
 _WELL = re.compile(
@@ -30,9 +39,18 @@ def image_folder(source: Path) -> Path:
 
 
 def label_folder(source: Path) -> Path | None:
-    """Where a plate keeps expert masks (or a simulator its truth), if it does."""
+    """Where a plate keeps expert masks (or a simulator its truth), if it does.
+
+    Raises
+    ------
+    PlateError
+        If a link leads out of the plate.
+    """
     labels = source / "labels"
-    return labels if labels.is_dir() else None
+    if not labels.is_dir():
+        return None
+    require_inside(labels, source, PlateError)
+    return labels
 
 
 def read_plate(
@@ -46,7 +64,7 @@ def read_plate(
 
     A plate is a folder, or its ``images/``, of 8- or 16-bit unsigned TIFF or PNG, with an optional
     ``index.csv`` (``id,plate,well,field,treatment,…``). What the index does not say is read from
-    the file names.
+    the file names. The folder may be reached through a link; what is in it must lie in it.
 
     Parameters
     ----------
@@ -57,8 +75,8 @@ def read_plate(
     Raises
     ------
     PlateError
-        If there is no image, two files claim one id, a channel's file is missing, or the index
-        names an id twice.
+        If there is no image, two files claim one id, a channel's file is missing, an id cannot be a file's name, a
+        link leads out of the plate, or the index names an id twice or holds a value that nobody wrote.
     """
     folder = image_folder(source)
     index = _read_index(source)
@@ -68,7 +86,8 @@ def read_plate(
     records = []
     for done, (image_id, files) in enumerate(sorted(fields.items()), start=1):
         try:
-            records.append(_record(image_id, files, index.get(image_id, {}), assay))
+            inside = tuple(require_inside(file, source, ImageUnreadable) for file in files)
+            records.append(_record(image_id, inside, index.get(image_id, {}), assay))
         except ImageUnreadable as error:
             if on_problem is None:
                 raise
@@ -87,7 +106,7 @@ def _record(image_id: str, files: tuple[Path, ...], row: Mapping[str, str], assa
     return ImageRecord(
         image_id=image_id,
         image_key=digest_of_pixels(raw),
-        files=tuple(str(file.resolve()) for file in files),
+        files=tuple(map(str, files)),
         height=raw.shape[1],
         width=raw.shape[2],
         plate=plate,
@@ -118,6 +137,7 @@ def _files_by_id(
         if suffix is None:
             continue
         image_id = path.stem.removesuffix(suffix)
+        _check_id(image_id, path)
         other = found.setdefault(image_id, {}).setdefault(suffix, path)
         if other != path:
             raise PlateError(f"two files with one id {image_id!r}: {other} and {path}; expected one")
@@ -135,6 +155,14 @@ def _files_by_id(
     return fields
 
 
+def _check_id(image_id: str, path: Path) -> None:
+    """Refuse what cannot be told, stored, or be part of a file's name."""
+    if not image_id or not image_id.isprintable() or len(image_id.encode(errors="replace")) > LONGEST_ID:
+        raise PlateError(
+            f"{str(path)!r}: its id would be {image_id!r}, expected 1 to {LONGEST_ID} bytes of printable UTF-8"
+        )
+
+
 def _expected_names(assay: Assay) -> str:
     suffixes = [channel.suffix or "" for channel in assay.channels] if assay.channels[0].suffix else [""]
     return "expected " + ", ".join(f"<id>{suffix}.tif|.png" for suffix in dict.fromkeys(suffixes))
@@ -146,23 +174,31 @@ def _read_index(source: Path) -> dict[str, dict[str, str]]:
         path = source.parent / "index.csv"
     if not path.is_file():
         return {}
+    require_inside(path, path.parent, PlateError)
     try:
-        return _rows_by_id(path)
+        text = read_bytes(path, LARGEST_INDEX, PlateError).decode("utf-8-sig")
+        return _rows_by_id(path, text)
     except UnicodeDecodeError as error:
         raise PlateError(f"{path}: not UTF-8 ({error}); expected a CSV file saved as UTF-8") from error
     except csv.Error as error:
         raise PlateError(f"{path}: cannot be read as CSV ({error})") from error
 
 
-def _rows_by_id(path: Path) -> dict[str, dict[str, str]]:
+def _rows_by_id(path: Path, text: str) -> dict[str, dict[str, str]]:
     rows: dict[str, dict[str, str]] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if "id" not in (reader.fieldnames or []):
-            raise PlateError(f"{path}: columns {reader.fieldnames}, expected one named 'id'")
-        for line, row in enumerate(reader, start=2):
-            image_id = (row["id"] or "").strip()
-            if image_id in rows:
-                raise PlateError(f"{path} line {line}: id {image_id!r} stands there twice")
-            rows[image_id] = {key: (value or "").strip() for key, value in row.items() if key}
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    if "id" not in (reader.fieldnames or []):
+        raise PlateError(f"{path}: columns {told(reader.fieldnames)}, expected one named 'id'")
+    for line, row in enumerate(reader, start=2):
+        image_id = (row["id"] or "").strip()
+        if image_id in rows:
+            raise PlateError(f"{path} line {line}: id {told(image_id)} stands there twice")
+        values = {key: (value or "").strip() for key, value in row.items() if key}
+        for key, value in values.items():
+            if not (len(value) <= LONGEST_VALUE and value.isprintable()):
+                raise PlateError(
+                    f"{path} line {line}: {told(key)} is {told(value)}, expected at most {LONGEST_VALUE} printable "
+                    "characters"
+                )
+        rows[image_id] = values
     return rows

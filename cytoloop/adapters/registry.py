@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from cytoloop.adapters.images import sync
+from cytoloop.domain.documents import told
 from cytoloop.domain.errors import InputError, StateError, UnknownVersion
 from cytoloop.domain.types import Method
+from cytoloop.files import read_json
 
 MANIFEST = "manifest.json"
 _VERSION = re.compile(r"(cip|cdl|mdl|joint)-\d{8}-[0-9a-f]{8}")
@@ -128,12 +130,12 @@ class Registry:
         """
         path = self.folder(version) / MANIFEST
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:  # not UTF-8, or not JSON
-            raise InputError(f"{path}: not JSON ({error}); the file was changed: restore a backup") from error
+            document = read_json(path)
+        except InputError as error:
+            raise InputError(f"{error}; the file was changed: restore a backup") from error
         if not isinstance(document, dict) or document.get("version") != version:
             got = document.get("version") if isinstance(document, dict) else type(document).__name__
-            raise InputError(f"{path}: is of {got!r}, expected {version!r}; the file was changed")
+            raise InputError(f"{path}: is of {told(got)}, expected {version!r}; the file was changed")
         missing = sorted({"method", "digest", "created_at"} - set(document))
         if missing:
             raise InputError(f"{path}: lacks {missing}, expected a whole manifest: restore a backup")

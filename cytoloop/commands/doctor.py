@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from cytoloop.adapters.images import read_raw
+from cytoloop.adapters.images import read_image
 from cytoloop.commands.home import Home
 from cytoloop.config import KEY_FILE, LOCAL_FILE
 from cytoloop.domain.assay import Assay
@@ -243,7 +243,7 @@ def _image_access(home: Home, assay: Assay) -> str:
         with Image.open(io.BytesIO(home.label_studio.download(url))) as view:
             if view.size != (tile.width, tile.height):
                 raise _Found(f"task {task_id}: {url} is {view.size}, tile is {(tile.width, tile.height)}")
-    read_raw(record.files, assay)
+    read_image(record, assay)
     return (
         f"task {task_id}: {1 + len(data.channels)} views of {tile.width} x {tile.height}, raw file readable"
     )

@@ -16,7 +16,8 @@ from pathlib import Path
 import httpx
 
 from cytoloop.config import Settings, read_local, write_local
-from cytoloop.domain.errors import ConfigError, ExternalError
+from cytoloop.domain.errors import ConfigError, ExternalError, InputError
+from cytoloop.files import read_json
 from labelstudio_config.server import LabelStudioServer, free_port, is_port_taken
 from ml_backend.access import add_token
 
@@ -184,9 +185,9 @@ def clear_state(home: Path) -> None:
 def running_up(home: Path) -> int | None:
     """Process id of an ``up`` that serves this home, or None; ends what a killed one left behind."""
     try:
-        state = json.loads((home / STATE_FILE).read_text(encoding="utf-8"))
+        state = read_json(home / STATE_FILE)
         pid, children = int(state["pid"]), [int(child) for child in state["children"].values()]
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
+    except (FileNotFoundError, InputError, ValueError, TypeError, KeyError, AttributeError):
         return None  # no note, or one that was cut off
     # In a container every ``up`` has the same number: the one that was killed is not this one.
     if pid != os.getpid() and _is_ours(pid):

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from cytoloop.adapters.yaml_files import read_yaml
 from cytoloop.commands.home import Home
 from cytoloop.domain.assay import Assay
+from cytoloop.domain.documents import told
 from cytoloop.domain.errors import ConfigError, CytoloopError
 from cytoloop.domain.queue_policy import QueuePolicy, policy_in_force
 from labelstudio_config.ranking import check_policy
 from ml_backend.service import find_queue
 
+LONGEST_NAME = 100
+"""Characters of ``<assay>/<queue>``."""
 Source = Literal["applied", "assay file", "defaults"]
 
 
@@ -106,18 +108,19 @@ def _in_force(home: Home, assay: Assay, queue: str) -> QueueInForce:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML too
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
+    document: Any = read_yaml(path)  # JSON is YAML too
     if not isinstance(document, dict) or list(document) != ["queues"]:
         got = list(document) if isinstance(document, dict) else type(document).__name__
-        raise ConfigError(f"{path}: got {got}, expected a mapping with the one key 'queues'")
+        raise ConfigError(
+            f"{path}: got {told(got) if isinstance(got, list) else got}, expected a mapping with the one key 'queues'"
+        )
     queues = document["queues"]
-    if not isinstance(queues, dict) or not queues or not all(isinstance(name, str) for name in queues):
-        raise ConfigError(f"{path}: key 'queues': got {queues!r}, expected a mapping of queue to policy")
+    if (
+        not isinstance(queues, dict)
+        or not queues
+        or not all(isinstance(name, str) and len(name) <= LONGEST_NAME for name in queues)
+    ):
+        raise ConfigError(f"{path}: key 'queues': got {told(queues)}, expected a mapping of queue to policy")
     return queues
 
 
@@ -132,6 +135,6 @@ def _told(value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, list):
-        told = [f"{one['name']} <{one['email']}>" if isinstance(one, dict) else str(one) for one in value]
-        return "\n".join(told) or "–"
+        lines = [f"{one['name']} <{one['email']}>" if isinstance(one, dict) else str(one) for one in value]
+        return "\n".join(lines) or "–"
     return f"{value:g}" if isinstance(value, float) else str(value)

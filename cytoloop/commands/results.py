@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -17,6 +16,7 @@ from cytoloop.domain.assay import Assay, Teacher
 from cytoloop.domain.cip import CODE_VERSION, recipe_digest
 from cytoloop.domain.errors import ConfigError, InputError
 from cytoloop.domain.simulate.presets import preset_named
+from cytoloop.files import read_json
 from trainer.results.datasets import BUILDERS, REFERENCE_SEED, REFERENCE_WELLS, Dataset, open_dataset
 from trainer.results.page import write_page
 from trainer.results.plan import Run, plan
@@ -153,7 +153,7 @@ def _weak_label(
     plate: Path, out: Path, assay: Assay, workers: int, progress: Callable[[int, int], None]
 ) -> None:
     path = out / PROVENANCE  # written last
-    made = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    made = read_json(path) if path.is_file() else {}
     if (made.get("recipe_digest"), made.get("code_version")) != (recipe_digest(assay.cip), CODE_VERSION):
         weak_label_command(plate, out, assay, workers, progress)
 

@@ -34,6 +34,7 @@ from cytoloop.domain.simulate import (
     plan_field,
     simulate_field,
 )
+from cytoloop.files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -168,10 +169,7 @@ def _read_note(out: Path) -> dict[str, Any] | None:
     file = out / "plate.json"
     if not file.is_file():
         return None
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise PlateError(f"{file}: is not JSON ({error}), expected the note of a simulated plate") from error
+    document = read_json(file, PlateError)
     if not isinstance(document, dict):
         raise PlateError(f"{file}: holds a {type(document).__name__}, expected the note of a simulated plate")
     return document

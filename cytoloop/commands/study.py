@@ -19,6 +19,7 @@ from cytoloop.commands.home import Home
 from cytoloop.domain.errors import ConfigError, InputError, StateError
 from cytoloop.domain.survey.study import Progress
 from cytoloop.domain.types import Item, ModelVersion, Split
+from cytoloop.files import read_json
 from labelstudio_config.study import (
     Answer,
     StudyProject,
@@ -187,9 +188,9 @@ def read_design(home: Path, kind: Kind, name: str) -> tuple[Path, dict[str, Any]
     if name not in known:
         raise InputError(f"{folder}: no such study, expected one of {known}")
     try:
-        document = json.loads((folder / DESIGN).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{folder / DESIGN}: not JSON ({error})") from None
+        document = read_json(folder / DESIGN)
+    except OSError as error:
+        raise InputError(f"{folder / DESIGN}: cannot be read ({error.strerror})") from None
     if not isinstance(document, dict) or "projects" not in document:
         raise InputError(f"{folder / DESIGN}: not the key of a study")
     return folder, document

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cytoloop.domain.digest import digest_of
+from cytoloop.domain.documents import told
 from cytoloop.domain.errors import UnsupportedLabelConfig
 from cytoloop.domain.trainer_policy import TrainerPolicy
 
@@ -138,7 +139,9 @@ class Assay:
             if label.name == name:
                 return value
         known = [label.name for _, label in self.foreground] + [self.ignore.name]
-        raise UnsupportedLabelConfig(f"label {name!r} is not of assay {self.name!r}; expected one of {known}")
+        raise UnsupportedLabelConfig(
+            f"label {told(name)} is not of assay {self.name!r}; expected one of {known}"
+        )
 
     def document(self) -> dict[str, Any]:
         """The assay as JSON, stored beside everything that was made under it.

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from cytoloop.domain.assay import Assay
+from cytoloop.domain.documents import LARGEST_NUMBER, is_storable, is_whole, told
 from cytoloop.domain.errors import ConfigError, InputError
 from cytoloop.domain.strategies import DEFAULT_STRATEGY, STRATEGIES
 from cytoloop.domain.types import Canvas, Item, Role
@@ -118,7 +119,7 @@ class QueuePolicy:
             raise ConfigError(f"{where}: got {_told(document)}, expected a mapping of keys {_keys(cls)}")
         unknown = [key for key in document if key not in _keys(cls)]
         if unknown:
-            raise ConfigError(f"{where}: key {unknown[0]!r} is not known; expected one of {_keys(cls)}")
+            raise ConfigError(f"{where}: key {told(unknown[0])} is not known; expected one of {_keys(cls)}")
         values = {f.name: f.default for f in fields(cls)} | dict(document)
         for key in ("experts", "gold"):
             if isinstance(values[key], list):
@@ -197,7 +198,7 @@ def item_named(name: str) -> Item:
 
 # --- what each key may be --------------------------------------------------------------------------------
 
-_ITEM = re.compile(r".+/\d+")
+_ITEM = re.compile(r".+/\d{1,9}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 _LONGEST_NAME = 64
 LONGEST_LEASE = 365 * 24 * 60
@@ -218,7 +219,8 @@ def _is_positive(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    # a whole number may be beyond what a float holds
+    return is_whole(value, -LARGEST_NUMBER) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _is_share(value: Any) -> bool:
@@ -259,7 +261,7 @@ def _check(values: Mapping[str, Any], where: str) -> None:
         if not holds(values[key]):
             raise ConfigError(f"{where}: key {key!r}: got {_told(values[key])}, expected {expected}")
     for n, name in enumerate(values["gold"]):
-        if not (isinstance(name, str) and _ITEM.fullmatch(name)):
+        if not (isinstance(name, str) and _ITEM.fullmatch(name) and is_storable(name)):
             raise ConfigError(f"{where}: key 'gold.{n}': got {_told(name)}, expected <image id>/<tile>")
     _check_each_once("gold", "item", values["gold"], where)
     experts: Sequence[Expert] = values["experts"]
@@ -269,8 +271,8 @@ def _check(values: Mapping[str, Any], where: str) -> None:
     shares = {key: values[key] for key in SHARES if values[key]}
     total = math.fsum(shares.values())
     if total > 1 + 1e-9:
-        told = " + ".join(f"{key} {share:.4g}" for key, share in shares.items())
-        raise ConfigError(f"{where}: shares are {100 * total:.4g} % in all ({told}), expected at most 100 %")
+        parts = " + ".join(f"{key} {share:.4g}" for key, share in shares.items())
+        raise ConfigError(f"{where}: shares are {100 * total:.4g} % in all ({parts}), expected at most 100 %")
     people = max(1, len(experts))
     for key, share in (("contest_readers", "contest_share"), ("overlap_readers", "overlap_share")):
         if values[share] and values[key] is not None and values[key] > people:
@@ -285,7 +287,9 @@ def _check_each_once(key: str, what: str, given: Sequence[str], where: str) -> N
     seen: set[str] = set()
     for value in given:
         if value in seen:
-            raise ConfigError(f"{where}: key {key!r}: {what} {value!r} is there twice, expected each once")
+            raise ConfigError(
+                f"{where}: key {key!r}: {what} {told(value)} is there twice, expected each once"
+            )
         seen.add(value)
 
 
@@ -297,7 +301,7 @@ def _expert(document: Any, where: str) -> Expert:
     keys = _keys(Expert)
     unknown = [key for key in document if key not in keys]
     if unknown:
-        raise ConfigError(f"{where}: key {unknown[0]!r} is not known; expected one of {keys}")
+        raise ConfigError(f"{where}: key {told(unknown[0])} is not known; expected one of {keys}")
     missing = [key for key in keys if key not in document]
     if missing:
         raise ConfigError(f"{where}: key {missing[0]!r} is missing; expected {keys}")
@@ -311,7 +315,7 @@ def _check_expert(values: Mapping[str, Any], where: str) -> None:
         raise ConfigError(f"{where}: name is {_told(name)}, expected printable text without spaces around it")
     if not 1 <= len(name) <= _LONGEST_NAME or name.casefold() == SHARED:
         raise ConfigError(
-            f"{where}: name is {name!r}, expected 1 to {_LONGEST_NAME} characters, and not {SHARED!r}"
+            f"{where}: name is {told(name)}, expected 1 to {_LONGEST_NAME} characters, and not {SHARED!r}"
         )
     if not (isinstance(email, str) and email.isprintable() and _EMAIL.fullmatch(email)):
         raise ConfigError(f"{where}: email is {_told(email)}, expected <name>@<host> as in Label Studio")
@@ -323,4 +327,4 @@ def _keys(owner: type[QueuePolicy] | type[Expert]) -> list[str]:
 
 def _told(value: Any) -> str:
     """A value and its type, so that ``'40'`` is not taken for 40."""
-    return "nothing" if value is None else f"{value!r} ({type(value).__name__})"
+    return "nothing" if value is None else f"{told(value)} ({type(value).__name__})"

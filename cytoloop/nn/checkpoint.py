@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
+from cytoloop.domain.documents import is_whole, parse_json, told
 from cytoloop.domain.errors import StateError
 from cytoloop.nn.weights import write_whole
 
@@ -78,7 +79,7 @@ def load_checkpoint(folder: Path, identity: Mapping[str, Any]) -> Checkpoint | N
     if difference is not None:
         name, got, expected = difference
         raise CheckpointRefused(
-            f"{path}: belongs to a run with {name} {got!r}, expected {expected!r}; "
+            f"{path}: belongs to a run with {name} {told(got)}, expected {expected!r}; "
             "remove the folder to begin anew, or repeat the run that it belongs to"
         )
     try:
@@ -92,7 +93,12 @@ def load_checkpoint(folder: Path, identity: Mapping[str, Any]) -> Checkpoint | N
 def epochs_done(folder: Path) -> int:
     """Epochs that the checkpoint in ``folder`` holds; 0 where there is none."""
     path = folder / CHECKPOINT_FILE
-    return int(_described(path)["document"]["epoch"]) if path.is_file() else 0
+    if not path.is_file():
+        return 0
+    epoch = _described(path)["document"].get("epoch")
+    if not is_whole(epoch, 0):
+        raise CheckpointRefused(f"{path}: epoch {told(epoch)}, expected a whole number >= 0")
+    return epoch
 
 
 def remove_checkpoint(folder: Path) -> None:
@@ -105,12 +111,15 @@ def remove_checkpoint(folder: Path) -> None:
 def _described(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            described = json.loads((file.metadata() or {})[_KEY])
-    except (SafetensorError, KeyError, ValueError) as error:
+            described = parse_json((file.metadata() or {})[_KEY].encode(), str(path), CheckpointRefused)
+    except (SafetensorError, KeyError, OSError, CheckpointRefused) as error:
         raise CheckpointRefused(f"{path}: not a checkpoint of cytoloop, expected one or none") from error
-    if described.get("format") != _FORMAT:
-        raise CheckpointRefused(f"{path}: format {described.get('format')!r}, expected {_FORMAT}")
-    return dict(described)
+    if not isinstance(described, dict) or described.get("format") != _FORMAT:
+        got = described.get("format") if isinstance(described, dict) else described
+        raise CheckpointRefused(f"{path}: format {told(got)}, expected {_FORMAT}")
+    if not all(isinstance(described.get(key), dict) for key in ("identity", "document")):
+        raise CheckpointRefused(f"{path}: not a checkpoint of cytoloop: it says not which run it is of")
+    return described
 
 
 def _first_difference(where: str, got: Any, expected: Any) -> tuple[str, Any, Any] | None:

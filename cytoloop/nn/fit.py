@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cytoloop.domain.errors import CytoloopError, InputError, StateError
 from cytoloop.nn.averaging import WeightAverage
-from cytoloop.nn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from cytoloop.nn.checkpoint import Checkpoint, CheckpointRefused, load_checkpoint, save_checkpoint
 from cytoloop.nn.dataset import Batch, CropSampler, Sampler, Source, TrainingItem, WholeSampler
 from cytoloop.nn.device import choose_device, computing_in
 from cytoloop.nn.losses import cross_entropy_loss, generalised_dice_loss
@@ -158,7 +158,12 @@ def fit(
         }
         found = load_checkpoint(checkpoint, identity)
         if found is not None:
-            run.restore(found)
+            try:
+                run.restore(found)
+            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                raise CheckpointRefused(
+                    f"{checkpoint}: what it holds is not of this run ({error}); remove the folder to begin anew"
+                ) from error
             logger.info("training goes on after epoch %d of %d", run.epochs_done, config.epochs)
     resumed_after, earlier = run.epochs_done, run.seconds
 

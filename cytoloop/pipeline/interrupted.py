@@ -11,8 +11,9 @@ from typing import Any
 from cytoloop.adapters.images import write_atomically
 from cytoloop.adapters.store import Store
 from cytoloop.domain.digest import digest_of
-from cytoloop.domain.errors import UnknownVersion
+from cytoloop.domain.errors import InputError, UnknownVersion
 from cytoloop.domain.types import Method, ModelVersion, TrainingSnapshot
+from cytoloop.files import read_json
 from cytoloop.nn.checkpoint import CHECKPOINT_FILE, CheckpointRefused, epochs_done, remove_checkpoint
 from cytoloop.nn.train_config import TrainConfig
 
@@ -71,10 +72,10 @@ def interrupted_run(
     found: list[tuple[int, str]] = []
     for note in (store.home / "runs").glob(f"*/{RUN_FILE}"):
         try:
-            document = json.loads(note.read_text(encoding="utf-8"))
+            document = read_json(note)
             digest = document.pop("snapshot")
             epochs = epochs_done(note.parent) if document == wanted else 0
-        except (ValueError, KeyError, AttributeError, OSError, CheckpointRefused) as error:
+        except (InputError, KeyError, TypeError, AttributeError, OSError, CheckpointRefused) as error:
             logger.warning("interrupted run left alone folder=%s: %s", note.parent, error)
             continue
         if epochs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ from cytoloop.adapters.store import Store
 from cytoloop.domain.digest import digest_of
 from cytoloop.domain.errors import CytoloopError, UnknownVersion
 from cytoloop.domain.types import SPLITS, Item, Method, ModelStatus, ModelVersion, TrainingSnapshot
-from cytoloop.pipeline.predictors import RECIPE_FILE
+from cytoloop.pipeline.predictors import read_recipe, recipe_file_digest
 from cytoloop.pipeline.pruning import PRUNED
 
 METHOD_WORDS: Mapping[Method, str] = {
@@ -145,7 +144,7 @@ def look_at_files(registry: Registry, model: ModelVersion) -> Files:
 def _problem(registry: Registry, folder: Path, model: ModelVersion) -> str:
     try:
         noted = registry.manifest(model.version)["digest"]
-        found = _recipe_digest(folder, model.assay) if model.method == "cip" else _weights_digest(folder)
+        found = _digest_of_files(folder, model)
     except CytoloopError as error:
         return str(error)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # whatever a file may hold
@@ -158,18 +157,13 @@ def _problem(registry: Registry, folder: Path, model: ModelVersion) -> str:
     return ""
 
 
-def _weights_digest(folder: Path) -> str:
+def _digest_of_files(folder: Path, model: ModelVersion) -> str:
+    if model.method == "cip":
+        return recipe_file_digest(read_recipe(folder), model.assay)
     from cytoloop.nn.weights import WEIGHTS_FILE  # torch: seconds that a CIP version need not cost
 
     with (folder / WEIGHTS_FILE).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _recipe_digest(folder: Path, assay: str) -> str:
-    """Digest of a CIP version from what its file says, also of recipes that this code no longer knows."""
-    document = json.loads((folder / RECIPE_FILE).read_text(encoding="utf-8"))
-    recipe, code = _recipe_of(document)
-    return digest_of({"assay": assay, "cip": digest_of({"recipe": recipe, "code": code})})
 
 
 def _recipe_of(document: Mapping[str, Any]) -> tuple[str, str]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +16,12 @@ from cytoloop.adapters.store import Store
 from cytoloop.domain.assay import Assay, Cip
 from cytoloop.domain.cip import CODE_VERSION, cip_of, make_weak_label, recipe_digest
 from cytoloop.domain.digest import digest_of
+from cytoloop.domain.documents import told
+from cytoloop.domain.errors import InputError
 from cytoloop.domain.scoring import Look, image_features, soften
 from cytoloop.domain.strategies import Need, check_needs
 from cytoloop.domain.types import ImageRecord, ModelVersion
+from cytoloop.files import read_json
 
 RECIPE_FILE = "recipe.json"
 
@@ -166,16 +168,49 @@ class NetworkPredictor:
         return self._cip_masks.get(record)[0]
 
 
+def read_recipe(folder: Path) -> dict[str, Any]:
+    """What a CIP version keeps: its recipe, and under ``code_version`` the code that runs it.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is no JSON, or says no recipe.
+    """
+    path = folder / RECIPE_FILE
+    try:
+        document = read_json(path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}), expected the recipe of a CIP version"
+        ) from error
+    wanted = {"recipe": str, "parameters": dict, "code_version": str}
+    if not isinstance(document, dict) or not all(isinstance(document.get(k), v) for k, v in wanted.items()):
+        raise InputError(f"{path}: {told(document)}, expected the recipe of a CIP version")
+    return document
+
+
+def recipe_file_digest(document: Mapping[str, Any], assay: str) -> str:
+    """Digest of a CIP version from what its file says, also of recipes that this code no longer knows."""
+    recipe = {key: value for key, value in document.items() if key != "code_version"}
+    made_by = {"recipe": digest_of(recipe), "code": document["code_version"]}
+    return digest_of({"assay": assay, "cip": digest_of(made_by)})
+
+
 def load_predictor(
     store: Store, registry: Registry, assay: Assay, model: ModelVersion, device: str = "auto"
 ) -> Predictor:
-    """Open a version; weights are checked against the digest the store knows.
+    """Open a version; weights and recipes are checked against the digest the store knows.
 
     A network differs from the CIP that the assay names now.
     """
     folder = registry.folder(model.version)
     if model.method == "cip":
-        document = json.loads((folder / RECIPE_FILE).read_text(encoding="utf-8"))
+        document = read_recipe(folder)
+        found = recipe_file_digest(document, assay.name)
+        if found != model.digest:
+            raise InputError(
+                f"{folder / RECIPE_FILE}: digest {found}, expected {model.digest}; the file was changed"
+            )
         return CipPredictor(model.version, store, assay, cip_of(document), document["code_version"])
     return NetworkPredictor(
         model.version,

@@ -25,7 +25,7 @@ from cytoloop.nn.dataset import TrainingItem
 from cytoloop.nn.fit import EpochReport, FitResult, TrainConfig, fit
 from cytoloop.nn.unet import UNet
 from cytoloop.nn.validate import mean_iou_score
-from cytoloop.nn.weights import load_weights, save_weights
+from cytoloop.nn.weights import load_weights, note_digest, save_weights
 from cytoloop.pipeline.interrupted import forget_run, note_run, run_folder
 from cytoloop.pipeline.provenance import provenance
 from cytoloop.pipeline.training_data import CleanImage, is_watched, learning_items, training_items
@@ -125,6 +125,8 @@ def base_model(folder: Path, config: TrainConfig, digest: str | None = None) -> 
 
     Raises
     ------
+    InputError
+        If its weights are not those of the digest, by default the one noted beside them.
     ConfigError
         If it learned under another normalisation: it would see other images than it knows.
     """
@@ -262,6 +264,7 @@ def train_version(
 
 
 def write_weights(folder: Path, result: FitResult, config: TrainConfig) -> str:
-    """Save a run's weights outside a registry; returns their digest."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return save_weights(folder, result.model, config.network, config.normalisation)
+    """Save a run's weights outside a registry, and beside them their digest, which is returned."""
+    digest = save_weights(folder, result.model, config.network, config.normalisation)
+    note_digest(folder, digest)
+    return digest

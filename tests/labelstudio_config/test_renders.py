@@ -11,6 +11,7 @@ from tiny import HEIGHT, WIDTH, Tiny, make_tiny
 
 from cytoloop.adapters.images import read_image, write_png
 from cytoloop.domain.assay import Display
+from cytoloop.domain.digest import digest_of_pixels
 from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.types import ImageRecord
 from labelstudio_config.renders import render_folder, render_images, view_names, view_urls
@@ -40,13 +41,15 @@ def test_every_item_has_views_of_exactly_its_size(tiny: Tiny) -> None:
 def one_bright_pixel(tiny: Tiny, folder: Path, row: int, column: int) -> ImageRecord:
     """A field that is dark but for one pixel of the first channel."""
     files = []
-    for channel in range(2):
-        grey_HW = np.zeros((HEIGHT, WIDTH), np.uint8)
-        grey_HW[row, column] = 255 if channel == 0 else 0
+    image_CHW = np.zeros((2, HEIGHT, WIDTH), np.uint8)
+    image_CHW[0, row, column] = 255
+    for channel, grey_HW in enumerate(image_CHW):
         write_png(folder / f"dot_c{channel}.png", grey_HW)
         files.append(str(folder / f"dot_c{channel}.png"))
     first = tiny.store.images.all(tiny.name)[0]
-    return dataclasses.replace(first, image_key="d" * 64, image_id="dot", files=tuple(files))
+    return dataclasses.replace(
+        first, image_key=digest_of_pixels(image_CHW), image_id="dot", files=tuple(files)
+    )
 
 
 @pytest.mark.parametrize(("row", "column", "tile"), [(0, 0, 0), (31, 40, 1), (32, 39, 2), (63, 79, 3)])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 from label_studio_sdk.converter import brush
 
 from cytoloop.domain.errors import MalformedRle, ShapeError
+from labelstudio_config import rle
 from labelstudio_config.rle import decode_rle, encode_rle
 
 SIZES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=60)
@@ -120,3 +123,45 @@ def test_a_damaged_rle_is_read_or_refused_but_never_crashes(data: st.DataObject)
 def test_refuses_masks_the_editor_could_not_show(mask: np.ndarray, message: str) -> None:
     with pytest.raises(ShapeError, match=message):
         encode_rle(mask)
+
+
+@given(hnp.arrays(np.uint8, SIZES), st.integers(1, 9))
+def test_a_mask_is_the_same_in_however_many_pieces_it_is_decoded(alpha_HW: np.ndarray, piece: int) -> None:
+    coded = brush.mask2rle(alpha_HW)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rle, "_PIECE", piece)
+        assert np.array_equal(decode_rle(coded, *alpha_HW.shape), alpha_HW)
+
+
+@given(st.binary(max_size=60), st.integers(1, 9), st.integers(1, 12))
+def test_what_is_refused_is_refused_in_however_many_pieces(body: bytes, piece: int, pixels: int) -> None:
+    coded = pack(header(4 * pixels)[:53])[:6] + list(body)
+    outcomes = []
+    for size in (piece, 1 << 18):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rle, "_PIECE", size)
+            try:
+                outcomes.append(decode_rle(coded, 1, pixels).tolist())
+            except MalformedRle as error:
+                outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize(
+    ("code", "bits"),
+    [("1 00 000 00000000", 14), ("1 00 0000000000000000 00000000", 27)],
+    ids=["short", "long"],
+)
+def test_a_mask_of_as_many_codes_as_may_be_takes_little_memory(code: str, bits: int) -> None:
+    side = 400
+    values = 4 * side * side
+    sizes = (3, 4, 8, 16) if bits == 14 else (16, 16, 16, 16)
+    unit = np.array([int(bit) for bit in code.replace(" ", "")], np.uint8)
+    head = np.array([int(bit) for bit in header(values, sizes=sizes)], np.uint8)
+    data = np.packbits(np.concatenate([head, np.tile(unit, values)]))
+    tracemalloc.start()
+    try:
+        assert not decode_rle(data, side, side).any()
+        assert tracemalloc.get_traced_memory()[1] < 100 * 2**20
+    finally:
+        tracemalloc.stop()

@@ -32,6 +32,7 @@ from cytoloop.domain.strategies import NEEDS, Need, Strategy, strategy_named
 from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.types import ImageRecord, Item, Method
 from cytoloop.domain.worklist import Candidate, choose_batch
+from cytoloop.files import read_json
 from cytoloop.nn.fit import FitResult, TrainConfig, fit
 from cytoloop.nn.look import look_at
 from cytoloop.nn.unet import UNet
@@ -79,7 +80,7 @@ def training_config(setting: Setting, method: Method) -> TrainConfig:
 def identity_of(setting: Setting, name: str) -> str:
     """Digest of what decides a run, but for the precision, which is the machine's."""
     dataset = setting.dataset
-    provenance = json.loads((dataset.weak / PROVENANCE).read_text(encoding="utf-8"))
+    provenance = read_json(dataset.weak / PROVENANCE)
     methods: tuple[Method, ...] = ("cdl", "joint")
     return digest_of(
         {
@@ -102,7 +103,7 @@ def finished(setting: Setting, name: str, places: Places) -> dict[str, Any] | No
     path = places.document(setting, name)
     if not path.is_file():
         return None
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    document: dict[str, Any] = read_json(path)
     return document if document.get("identity") == identity_of(setting, name) else None
 
 

@@ -21,6 +21,7 @@ from cytoloop.domain.digest import digest_of
 from cytoloop.domain.metrics import ImageMetrics, judge, number_or_none, summarise
 from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.types import ImageRecord
+from cytoloop.files import read_json
 from cytoloop.nn.dataset import TrainingItem
 from cytoloop.nn.fit import EpochReport, FitResult, TrainConfig, fit
 from cytoloop.nn.predict import predict_prob
@@ -75,7 +76,7 @@ def identity_of(run: Run, dataset: Dataset) -> str:
     But for the precision, which is the machine's.
     """
     weak = committee_folder(dataset.weak) if run.variant in AGREEMENT else dataset.weak
-    provenance = json.loads((weak / PROVENANCE).read_text(encoding="utf-8"))
+    provenance = read_json(weak / PROVENANCE)
     train = None
     if run.method != "cip":
         train = replace(config_of(run, dataset.assay), precision="float32").to_dict()
@@ -96,7 +97,7 @@ def finished(run: Run, dataset: Dataset, places: Places) -> dict[str, Any] | Non
     path = places.document(run)
     if not path.is_file():
         return None
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    document: dict[str, Any] = read_json(path)
     return document if document.get("identity") == identity_of(run, dataset) else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import sqlite3
 import tarfile
 import threading
@@ -177,3 +178,129 @@ def test_nothing_is_overwritten(tiny: Tiny, tmp_path: Path) -> None:
     for bad in (tmp_path / "not-there.tar", tiny.home / "local.json"):
         with pytest.raises((CytoloopError, OSError)):
             verify(bad)
+
+
+# --- archives that are meant to do harm ---
+
+
+def info_of(name: str, size: int = 1, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.size, info.type, info.linkname = size, kind, link
+    return info
+
+
+def archive_of(path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> Path:
+    """An archive that names its members truly, whatever they are."""
+    rows = [{"name": i.name, "size": i.size, "sha256": hashlib.sha256(b).hexdigest()} for i, b in members]
+    index = {"format": 1, "created_at": "2022-07-07T00:00:00+00:00", "home": "/home", "files": rows}
+    body = json.dumps(index).encode()
+    with tarfile.open(path, "w") as tar:
+        for info, content in [*members, (info_of(INDEX, len(body)), body)]:
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "link"),
+    [
+        (tarfile.SYMTYPE, "/etc/passwd"),
+        (tarfile.LNKTYPE, "/etc/passwd"),
+        (tarfile.LNKTYPE, INDEX),
+        (tarfile.FIFOTYPE, ""),
+        (tarfile.CHRTYPE, ""),
+        (tarfile.BLKTYPE, ""),
+        (tarfile.DIRTYPE, ""),
+        (tarfile.GNUTYPE_SPARSE, ""),
+    ],
+    ids=[
+        "symbolic link",
+        "hard link",
+        "link to the index",
+        "pipe",
+        "device",
+        "disk",
+        "folder",
+        "sparse file",
+    ],
+)
+def test_a_member_that_is_no_plain_file_is_refused(tmp_path: Path, kind: bytes, link: str) -> None:
+    archive = archive_of(tmp_path / "bad.tar", [(info_of("local.json", 0, kind, link), b"")])
+    with pytest.raises(InputError, match=r"'local\.json' is not a plain file inside a home"):
+        restore(archive, tmp_path / "again")
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.tar"]
+
+
+def test_a_file_through_a_link_of_the_archive_is_not_written(tmp_path: Path) -> None:
+    members = [
+        (info_of("out", 0, tarfile.SYMTYPE, str(tmp_path / "elsewhere")), b""),
+        (info_of("out/evil"), b"x"),
+    ]
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(InputError, match="is not a plain file inside a home"):
+        restore(archive_of(tmp_path / "bad.tar", members), tmp_path / "again")
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_sparse_file_of_terabytes_fills_no_disk(tmp_path: Path) -> None:
+    """What the archive holds of it is one block; unpacked it would be zeros of the size it claims."""
+    claimed = 1 << 40
+    info = info_of("big", claimed)
+    info.pax_headers = {
+        "GNU.sparse.major": "0",
+        "GNU.sparse.minor": "1",
+        "GNU.sparse.map": f"{claimed},0",
+        "GNU.sparse.size": str(claimed),
+    }
+    info.size = 0
+    archive = archive_of(tmp_path / "bad.tar", [(info, b"")])
+    with tarfile.open(archive) as tar:
+        assert (tar.getmember("big").size, tar.getmember("big").issparse()) == (claimed, True)
+    with pytest.raises(InputError, match="'big' is not a plain file inside a home"):
+        restore(archive, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("names", [("a", "a/b"), ("a/b", "a"), ("", "b")])
+def test_members_that_cannot_stand_side_by_side_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
+    archive = archive_of(tmp_path / "bad.tar", [(info_of(name), b"x") for name in names])
+    with pytest.raises(InputError, match=r"bad\.tar: "):
+        restore(archive, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def header(name: bytes, size: int, kind: bytes) -> bytes:
+    info = info_of(name.decode(), size, kind)
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        header(b"x", 1 << 62, tarfile.GNUTYPE_LONGNAME),
+        header(b"x", 1 << 62, tarfile.XHDTYPE),
+        header(b"x", 1 << 62, tarfile.REGTYPE),
+        header(b"x", 0, tarfile.GNUTYPE_LONGNAME) * 5000,
+        header(b"x", 0, tarfile.XHDTYPE) * 5000,
+        b"\x1f\x8b" + bytes(1000),
+        bytes(10240),
+    ],
+    ids=["long name", "long header", "long file", "names of names", "headers of headers", "gzip", "nothing"],
+)
+def test_headers_that_claim_much_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.tar").write_bytes(content)
+    with pytest.raises(InputError, match=r"bad\.tar: (not a whole archive|no backup\.json at its end)"):
+        verify(tmp_path / "bad.tar")
+
+
+def test_an_index_that_unfolds_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    good = back_up(tiny.home, tmp_path / "home.tar").path
+    bad = rewritten(good, tmp_path / "bad.tar", {INDEX: b"[" * 100_000})
+    with pytest.raises(InputError, match=r"backup\.json is damaged: JSON nested more than 64 deep"):
+        verify(bad)
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_is_no_archive(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.tar")
+    with pytest.raises(InputError, match="a named pipe, expected a file"):
+        verify(tmp_path / "pipe.tar")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from samples import make_assay, write_field
 
 from cytoloop.adapters.images import read_image
-from cytoloop.adapters.plates import image_folder, label_folder, read_plate
+from cytoloop.adapters.plates import LARGEST_INDEX, image_folder, label_folder, read_plate
 from cytoloop.domain.assay import Channel
 from cytoloop.domain.digest import digest_of_pixels
 from cytoloop.domain.errors import CytoloopError, ImageUnreadable, PlateError
@@ -178,3 +179,117 @@ def test_a_plate_that_is_called_like_a_well_is_not_taken_for_one(
     tifffile.imwrite(tmp_path / f"{image_id}.tif", np.zeros((2, 16, 16), np.uint16), photometric="minisblack")
     (record,) = read_plate(tmp_path, ASSAY)
     assert (record.plate, record.well, record.field) == (plate, well, field)
+
+
+# --- plates that are meant to do harm ---
+
+
+def test_a_plate_may_be_reached_through_a_link(tmp_path: Path) -> None:
+    write_field(tmp_path / "real" / "images" / "B02_f1.tif")
+    (tmp_path / "plate").symlink_to("real")
+    (tmp_path / "real" / "images" / "B03_f1.tif").symlink_to("B02_f1.tif")
+    for source in (tmp_path / "plate", tmp_path / "plate" / "images"):
+        records = read_plate(source, ASSAY)
+        assert [record.image_id for record in records] == ["B02_f1", "B03_f1"]
+        assert {record.files for record in records} == {
+            (str((tmp_path / "real" / "images" / "B02_f1.tif").resolve()),)
+        }
+
+
+def test_a_file_that_leads_out_of_the_plate_is_refused(tmp_path: Path) -> None:
+    write_field(tmp_path / "secret" / "a.tif")
+    write_field(tmp_path / "plate" / "B02_f1.tif")
+    (tmp_path / "plate" / "B03_f1.tif").symlink_to(tmp_path / "secret" / "a.tif")
+    with pytest.raises(
+        ImageUnreadable,
+        match=rf"B03_f1\.tif: leads to {tmp_path}/secret/a\.tif, out of {tmp_path}/plate; expected a file in it",
+    ):
+        read_plate(tmp_path / "plate", ASSAY)
+    told: list[CytoloopError] = []
+    assert [r.image_id for r in read_plate(tmp_path / "plate", ASSAY, on_problem=told.append)] == ["B02_f1"]
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("folder", ["images", "labels"])
+def test_a_folder_that_leads_out_of_the_plate_is_refused(tmp_path: Path, folder: str) -> None:
+    write_field(tmp_path / "secret" / "B02_f1.tif")
+    (tmp_path / "plate").mkdir()
+    (tmp_path / "plate" / folder).symlink_to(tmp_path / "secret")
+    with pytest.raises(CytoloopError, match=rf"leads to {tmp_path}/secret.*, out of {tmp_path}/plate"):
+        read_plate(tmp_path / "plate", ASSAY) if folder == "images" else label_folder(tmp_path / "plate")
+
+
+def test_an_index_that_leads_out_of_the_plate_is_not_read(tmp_path: Path) -> None:
+    grey(tmp_path / "a.png")
+    (tmp_path / "index.csv").symlink_to("/etc/passwd")
+    with pytest.raises(PlateError, match=r"index\.csv: leads to /etc/passwd, out of") as caught:
+        read_plate(tmp_path, ONE_CHANNEL)
+    assert "root" not in str(caught.value).replace(str(tmp_path), "")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["B02_f1.tif", "B02_f1.png"])
+def test_a_pipe_among_the_images_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ImageUnreadable, match=rf"{name}: a named pipe, expected a file$"):
+        read_plate(tmp_path, ASSAY)
+
+
+@pytest.mark.parametrize(
+    "name", [b"_ch1-gal3.png", b"\xff_ch1-gal3.png", b"a\n_ch1-gal3.png", b"a" * 201 + b"_ch1-gal3.png"]
+)
+def test_a_name_that_can_be_no_id_is_refused(tmp_path: Path, name: bytes) -> None:
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
+    os.rename(tmp_path / "a.png", os.fsencode(tmp_path) + b"/" + name)
+    with pytest.raises(PlateError, match="expected 1 to 200 bytes of printable UTF-8") as caught:
+        read_plate(tmp_path, PER_CHANNEL)
+    str(caught.value).encode()
+
+
+@pytest.mark.parametrize("image_id", ["../../etc/passwd", "/etc/passwd", "..", "a/../b", "a" * 150])
+def test_an_id_of_the_index_leads_nowhere(tmp_path: Path, image_id: str) -> None:
+    grey(tmp_path / "a.png")
+    (tmp_path / "index.csv").write_text(f"id,well\n{image_id},B02\na,C03\n", encoding="utf-8")
+    (record,) = read_plate(tmp_path, ONE_CHANNEL)
+    assert (record.image_id, record.well) == ("a", "C03")
+    assert record.files == (str((tmp_path / "a.png").resolve()),)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("x" * 201, r"index\.csv line 2: 'plate' is '"),
+        ("a\0b", r"'plate' is 'a\\x00b', expected at most 200 printable characters"),
+        ("\x1b[2J", r"'plate' is '\\x1b\[2J'"),
+        ("x" * 200_000, r"cannot be read as CSV \(field larger than field limit"),
+    ],
+    ids=["long", "zero byte", "escape", "giant"],
+)
+def test_a_value_that_nobody_wrote_is_refused(tmp_path: Path, value: str, message: str) -> None:
+    grey(tmp_path / "a.png")
+    (tmp_path / "index.csv").write_text(f"id,plate\na,{value}\n", encoding="utf-8")
+    with pytest.raises(PlateError, match=message) as caught:
+        read_plate(tmp_path, ONE_CHANNEL)
+    assert len(str(caught.value)) < 1000
+
+
+def test_an_index_without_end_is_refused(tmp_path: Path) -> None:
+    grey(tmp_path / "a.png")
+    with (tmp_path / "index.csv").open("wb") as file:
+        file.truncate(LARGEST_INDEX + 1)  # no byte of it is on the disk
+    with pytest.raises(PlateError, match=f"{LARGEST_INDEX + 1} bytes, expected at most {LARGEST_INDEX}"):
+        read_plate(tmp_path, ONE_CHANNEL)
+
+
+def test_another_picture_in_the_place_of_an_image_is_not_taken_for_it(tmp_path: Path) -> None:
+    write_field(tmp_path / "plate" / "B02_f1.tif")
+    (record,) = read_plate(tmp_path / "plate", ASSAY)
+    path = tmp_path / "plate" / "B02_f1.tif"
+    tifffile.imwrite(tmp_path / "other.tif", np.ones((2, 64, 64), np.uint16), photometric="minisblack")
+    path.unlink()
+    path.symlink_to(tmp_path / "other.tif")
+    with pytest.raises(
+        ImageUnreadable,
+        match=rf"B02_f1\.tif: pixels of image 'B02_f1' have digest \w{{64}}, expected {record.image_key}: the file was",
+    ):
+        read_image(record, ASSAY)

@@ -140,7 +140,7 @@ def test_a_name_taken_by_another_digest_is_an_error_that_names_both(tmp_path: Pa
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b'{"version": "cdl-2', "not JSON .*restore a backup"),
+        (b'{"version": "cdl-2', "not JSON: .*restore a backup"),
         (b"\xff\xfe", "not JSON"),
         (b"[]", "is of 'list', expected '{version}'"),
         (b'{"version": "mdl-20240517-01234567"}', "is of 'mdl-20240517-01234567', expected '{version}'"),
