@@ -100,7 +100,7 @@ def test_a_task_that_cannot_be(home: Tiny, web: FlaskClient) -> None:
     body = {"project": f"{project}.1", "tasks": [{"id": TOO_LARGE, "data": data}]}
     answer = web.post("/predict", json=body, headers=as_label_studio(home))
     assert answer.status_code == 400
-    assert f"task {TOO_LARGE}: shows no item" in answer.get_json()["error"]
+    assert f"id is {TOO_LARGE}" in answer.get_json()["error"]
 
 
 @pytest.mark.parametrize("key", ["size", "cap", "max_per_group", "max_per_plate"])
