@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
+from pathlib import Path
 
 import click
 import pytest
@@ -50,10 +52,41 @@ def test_the_readme_names_every_variable_and_no_other() -> None:
     assert set(re.findall(r"CYTOLOOP_[A-Z_]+[A-Z]", README)) == read
 
 
-def test_every_link_and_picture_of_the_readme_is_there() -> None:
-    targets = [t for t in re.findall(r"\]\(([^)#]+)\)", README) if not t.startswith("http")]
-    assert targets
-    assert [t for t in targets if not (ROOT / t).exists()] == []
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docker/*.md"), *ROOT.glob("locks/*.md")]
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_and_picture_of_a_page_is_there(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    targets = [t for t in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text) if not t.startswith("http")]
+    assert [t for t in targets if not (page.parent / t).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_of_a_page_is_one(page: Path) -> None:
+    """Each ``cytoloop …`` line of a block parses, without being run."""
+    if page.name == "cli.md":
+        pytest.skip("made from the commands themselves")
+    blocks = re.findall(r"```(?:bash|console)\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    for line in "\n".join(blocks).splitlines():
+        found = re.search(r"(?<![\w/.-])cytoloop (?P<rest>[a-z][^#|&>;]*)", line.partition("#")[0])
+        if found is None or "…" in found["rest"] or "[" in found["rest"]:
+            continue
+        words = shlex.split(found["rest"])
+        command: click.Command = cli
+        context = click.Context(cli, info_name="cytoloop")
+        while isinstance(command, click.Group):
+            assert words, line
+            inner = command.get_command(context, words[0])
+            assert inner is not None, f"{page.name}: {line.strip()}: no command {words[0]!r}"
+            command, words = inner, words[1:]
+        parser = command.make_parser(click.Context(command, info_name=command.name, parent=context))
+        try:
+            parser.parse_args(args=list(words))
+        except click.UsageError as error:
+            pytest.fail(f"{page.name}: {line.strip()}: {error.format_message()}")
 
 
 def test_the_readme_has_no_gap_left_to_fill() -> None:
