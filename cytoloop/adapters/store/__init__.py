@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cytoloop.adapters.masks import Masks
 from cytoloop.adapters.store.connection import SqliteFile
-from cytoloop.adapters.store.corrections import Corrections, StoredCorrection
+from cytoloop.adapters.store.corrections import Corrections, Reading, StoredCorrection, Totals
 from cytoloop.adapters.store.handouts import Handouts, Tab
 from cytoloop.adapters.store.images import Assays, Images
 from cytoloop.adapters.store.inbox import Inbox
@@ -25,7 +25,7 @@ from cytoloop.adapters.store.scores import Scored, Scores
 from cytoloop.adapters.store.worklist import Listed, Worklist
 from cytoloop.domain.errors import StateError
 
-__all__ = ["Listed", "Review", "Scored", "Store", "StoredCorrection", "Tab"]
+__all__ = ["Listed", "Reading", "Review", "Scored", "Store", "StoredCorrection", "Tab", "Totals"]
 
 
 class Store:
