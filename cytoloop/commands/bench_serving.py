@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import tempfile
 import threading
@@ -33,6 +34,8 @@ from cytoloop.commands.processes import Child, start_backend
 from labelstudio_config.project import SECRET_HEADER
 from labelstudio_config.server import free_port
 
+logger = logging.getLogger(__name__)
+
 CLIENTS = 8
 FIELDS, COPIES = 12, 8
 PREDICT_S = INTAKE_S = 15.0
@@ -45,6 +48,8 @@ WARM_UP = 0.25
 PREDICT_MS = INTAKE_MS = 50.0
 EVENTS_PER_S = 200.0
 GROWTH_PERCENT = 2.0
+MOST_ERRORS = 10
+"""Told in words; the rest is counted."""
 SHARES = {
     "/predict": 0.3,
     "/webhook": 0.2,
@@ -102,11 +107,11 @@ class Served:
 
 
 @contextmanager
-def served(tell: Tell, fields: int = FIELDS, copies: int = COPIES) -> Iterator[Served]:
+def served(tell: Tell) -> Iterator[Served]:
     """A backend over a new home, for the length of a block."""
     port, studio_port = free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="cytoloop-bench-") as folder:
-        home = make_bench_home(Path(folder), f"http://127.0.0.1:{studio_port}", fields, copies, tell)
+        home = make_bench_home(Path(folder), f"http://127.0.0.1:{studio_port}", FIELDS, COPIES, tell)
         try:
             with stand_in(studio_port, home.version, home.tasks, home.users):
                 child = start_backend(home.settings, port, environ=without_ours(os.environ))
@@ -143,6 +148,8 @@ def serving_figures(minutes: float, tell: Tell) -> list[Figure]:
             rate = len(server.acknowledged) / (time.perf_counter() - begun)
             tell("events", 1, 1)
             mixed, memory = _mixed_part(server, 60 * minutes, tell)
+        for error in [e for times in (alone, loaded, intake, mixed) for e in times.errors][:MOST_ERRORS]:
+            logger.warning("serving: %s", error)
         lost, double = compare_inbox(home.store, server.acknowledged)
         return [
             *_told("stored /predict, nothing beside", alone, "/predict", PREDICT_MS),
@@ -177,7 +184,7 @@ def closed_loop(
     return times
 
 
-def mixed_traffic(server: Served, seconds: float, pause_s: float = PAUSE_S) -> Times:
+def mixed_traffic(server: Served, seconds: float) -> Times:
     """Clients who each do a bit of everything, with a pause in between."""
     times, until = Times(), time.monotonic() + seconds
 
@@ -189,7 +196,7 @@ def mixed_traffic(server: Served, seconds: float, pause_s: float = PAUSE_S) -> T
             while time.monotonic() < until:
                 route = str(rng.choice(list(SHARES), p=list(SHARES.values())))
                 ask_one(server, client, route, str(user["email"]), token, rng)
-                time.sleep(rng.exponential(pause_s))
+                time.sleep(rng.exponential(PAUSE_S))
         finally:
             client.close()
 

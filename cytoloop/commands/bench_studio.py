@@ -74,6 +74,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(answers[path])
         elif path == "/api/tasks":
             self._answer({"tasks": self._found(json.loads(parse_qs(parts.query)["query"][0]))})
+        elif path == "/api/predictions":
+            task_id = int(parse_qs(parts.query)["task"][0])
+            self._answer([{"id": task_id, "task": task_id, "model_version": self.version}])
         elif path.endswith("/model-versions"):
             self._answer({"static": [{"model_version": self.version, "count": len(self.tasks)}]})
         elif path.startswith("/api/projects/"):
@@ -82,13 +85,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer({"detail": f"GET {path} is not here"}, 404)
 
     def do_PATCH(self) -> None:
-        """Change a task's data, or a tab."""
+        """Change a task's data, a tab, or a prediction."""
         body = self._body()
         kind, _, number = urlsplit(self.path).path.rstrip("/").rpartition("/")
         if kind == "/api/tasks":
             self.tasks[int(number)] = body.get("data", self.tasks[int(number)])
             self._answer({"id": int(number), "total_annotations": 0, "is_labeled": False})
-        elif kind == "/api/dm/views":
+        elif kind in ("/api/dm/views", "/api/predictions"):
             self._answer({"id": int(number)})
         else:
             self._answer({"detail": f"PATCH {self.path} is not here"}, 404)
