@@ -912,6 +912,7 @@ def bench(context: Context, names: tuple[str, ...], items: int, minutes: float) 
     scores     what each score costs beside a plain prediction
     contest    how often a contest promotes what gained nothing, and how often what did
     serving    the backend under eight clients, while a training and a re-scoring run
+    uncached   items that have no stored prediction yet, asked for by four clients
     \b
     cytoloop bench worklist --items 100000
     cytoloop bench serving --minutes 10

@@ -5,6 +5,7 @@ One process, because it holds the one model in memory, and because what a caller
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -23,6 +24,10 @@ GRACE_S = 8
 """For requests at work when it is told to stop; less than the ten seconds after which `cytoloop up` kills."""
 SWITCH_S = 0.001
 """Python's default is 5 ms: so long does a short request wait whenever another thread computes."""
+
+COLLECT_AFTER = (50_000, 20, 50)
+"""Objects, then rounds, after which Python looks for garbage in the young, the middle and the old. Looking at the old
+took 0.2 s with PyTorch loaded, in which nobody is answered; by default a few predictions bring it about."""
 
 
 def gunicorn_settings(host: str, port: int) -> dict[str, Any]:
@@ -51,14 +56,17 @@ def gunicorn_settings(host: str, port: int) -> dict[str, Any]:
         # A socket to manage gunicorn with: nobody asked for it.
         "control_socket_disable": True,
         "pre_request": limit_waiting,
-        "post_worker_init": _switch_often,
+        "post_worker_init": _answer_promptly,
         "accesslog": None,
         "loglevel": "warning",
     }
 
 
-def _switch_often(_worker: object) -> None:
+def _answer_promptly(_worker: object) -> None:
     sys.setswitchinterval(SWITCH_S)
+    gc.collect()
+    gc.freeze()  # what is there now stays: no need to look at it again
+    gc.set_threshold(*COLLECT_AFTER)
 
 
 def _in_memory() -> str | None:

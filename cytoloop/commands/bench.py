@@ -353,10 +353,20 @@ def bench_serving(options: BenchOptions, tell: Tell) -> Measured:
     return Measured(name="serving", title=title, figures=tuple(figures))
 
 
+def bench_uncached(_: BenchOptions, tell: Tell) -> Measured:
+    """How quickly items without a stored prediction are served, and whether the server answers meanwhile."""
+    from cytoloop.commands.bench_uncached import uncached_figures
+
+    figures = uncached_figures(tell)
+    title = f"Items that are computed as they are asked for; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end"
+    return Measured(name="uncached", title=title, figures=tuple(figures))
+
+
 BENCHMARKS: Mapping[str, Callable[[BenchOptions, Tell], Measured]] = {
     "worklist": bench_worklist,
     "scores": bench_scores,
     "contest": bench_contest,
     "serving": bench_serving,
+    "uncached": bench_uncached,
 }
 """Function by name."""

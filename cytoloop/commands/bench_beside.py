@@ -22,8 +22,8 @@ from cytoloop.domain.errors import ExternalError
 from cytoloop.domain.trainer_policy import Limits
 from cytoloop.domain.types import ModelVersion
 
-LEARNING_STEPS = 12
-"""Of the network that scores: what it says does not matter, only that it says something of its own."""
+LEARNING_STEPS = 60
+"""Of the network that scores. It must have learned that most is background, or its masks are of thousands of specks."""
 READY_TIMEOUT_S = 300.0
 
 
