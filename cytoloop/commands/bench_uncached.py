@@ -29,6 +29,7 @@ def uncached_figures(tell: Tell) -> list[Figure]:
     """How much more is served than one after the other, and how long ``/health`` takes meanwhile."""
     ratios: list[float] = []
     seconds: list[float] = []
+    work: list[float] = []
     times = Times()
     with served(tell) as server:
         tell("learn", 0, 1)
@@ -40,11 +41,16 @@ def uncached_figures(tell: Tell) -> list[Figure]:
         wanted, other = task_ids[:ITEMS], task_ids[-1]
         _ask_all(server, [other], Times())  # loads the network, and PyTorch with it
         eager = _Eager(server, network.version, wanted)
-        eager.seconds()
+        eager.seconds()  # warms up
+        worker = server.worker()
         for done in range(ROUNDS):
             home.store.predictions.forget(home.assay.name, network.version)
+            before = sum(worker.cpu_times()[:2])
             seconds.append(_ask_all(server, wanted, times))
+            served_work = sum(worker.cpu_times()[:2]) - before
+            before = time.process_time()
             ratios.append(eager.seconds() / seconds[-1])
+            work.append((time.process_time() - before) / served_work)
             tell("uncached", done + 1, ROUNDS)
     health = times.routes()["/health"]
     images = len({home.tasks[task_id]["image_id"] for task_id in wanted})
@@ -56,6 +62,11 @@ def uncached_figures(tell: Tell) -> list[Figure]:
             unit="x one after the other through the eager network",
             bar=TIMES_FASTER,
             is_floor=True,
+        ),
+        Figure(
+            name="processor time of the eager network over the server's",
+            value=float(np.median(work)),
+            unit="x",
         ),
         Figure(name=f"{asked}: all", value=float(np.median(seconds)), unit="s"),
         Figure(name="errors", value=len(times.errors), unit="", bar=0),

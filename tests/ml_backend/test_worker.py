@@ -14,11 +14,11 @@ from http.client import HTTPConnection
 import pytest
 
 from ml_backend import worker
-from ml_backend.serving import THREADS, gunicorn_settings
+from ml_backend.serving import COLLECT_AFTER, SWITCH_S, THREADS, gunicorn_settings
 from ml_backend.worker import GATHERED, LARGEST_HEAD, Gathering, Refused
 
 SERVER = """
-import sys, time
+import gc, sys, time
 from gunicorn.app.base import BaseApplication
 from ml_backend import worker
 from ml_backend.serving import gunicorn_settings
@@ -30,6 +30,8 @@ def echo(environ, start_response):
     if environ["PATH_INFO"] == "/slow":
         time.sleep(1)
     content = b"%d %s " % (len(body), environ["wsgi.url_scheme"].encode()) + body[-10:]
+    if environ["PATH_INFO"] == "/python":
+        content = repr((sys.getswitchinterval(), gc.get_threshold(), gc.get_freeze_count() > 10_000)).encode()
     if environ["PATH_INFO"] == "/large":
         content = bytes(20_000_000)
     start_response("200 OK", [("Content-Length", str(len(content)))])
@@ -72,7 +74,7 @@ def port() -> Iterator[int]:
 @pytest.fixture
 def impatient() -> Iterator[int]:
     """A server that waits for nobody."""
-    process, port = serve(0.3)
+    process, port = serve(1.0)
     yield port
     process.terminate()
     assert process.wait(20) == 0
@@ -82,9 +84,9 @@ def connect(port: int) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), timeout=20)
 
 
-def ask(port: int, body: bytes = b"") -> bytes:
+def ask(port: int, body: bytes = b"", path: str = "/") -> bytes:
     connection = HTTPConnection("127.0.0.1", port, timeout=20)
-    connection.request("POST", "/", body)
+    connection.request("POST", path, body)
     answer = connection.getresponse().read()
     connection.close()
     return answer
@@ -221,6 +223,10 @@ def test_a_request_at_work_is_answered_before_the_server_stops() -> None:
         process.send_signal(signal.SIGTERM)
         assert read_to_the_end(sock).endswith(b"5 http hello")
     assert process.wait(20) == 0
+
+
+def test_short_requests_wait_neither_for_threads_that_compute_nor_for_garbage(port: int) -> None:
+    assert ask(port, path="/python").decode() == repr((SWITCH_S, COLLECT_AFTER, True))
 
 
 # --- gathering ---

@@ -11,10 +11,11 @@ from types import SimpleNamespace
 import pytest
 
 from cytoloop.adapters.store import Store
-from cytoloop.commands import bench_serving
+from cytoloop.commands import bench_beside, bench_serving, bench_uncached
 from cytoloop.commands.bench_clients import Times
 from cytoloop.commands.bench_home import annotation_of
 from cytoloop.commands.bench_serving import CLIENTS, SHARES, compare_inbox, served, serving_figures
+from cytoloop.commands.bench_uncached import uncached_figures
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +77,20 @@ def test_a_stop_amid_traffic_loses_no_acknowledged_event() -> None:
         assert compare_inbox(server.home.store, server.acknowledged) == (0, 0)
         stored = [annotation_of(body) for _, body in server.home.store.inbox.after(0, limit=10**6)]
         assert len(stored) - len(server.acknowledged) <= CLIENTS, "one each whose answer was lost, at most"
+
+
+def test_items_without_a_prediction_are_measured_against_the_eager_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bench_serving, "FIELDS", 2)
+    monkeypatch.setattr(bench_uncached, "ROUNDS", 1)
+    monkeypatch.setattr(bench_beside, "LEARNING_STEPS", 2)
+    figures = {figure.name: figure for figure in uncached_figures(lambda *_: None)}
+    assert figures["errors"].value == 0
+    speed = figures["20 uncached items of 5 images, 4 clients: throughput"]
+    assert speed.value > 0
+    assert (speed.bar, speed.is_floor) == (2, True)
+    assert 0 < figures["/health meanwhile, median"].value <= figures["/health meanwhile, p99"].value
 
 
 def test_what_is_lost_and_what_is_there_twice_is_counted(tmp_path: Path) -> None:
