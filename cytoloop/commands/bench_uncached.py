@@ -54,7 +54,7 @@ def uncached_figures(tell: Tell) -> list[Figure]:
             tell("uncached", done + 1, ROUNDS)
     health = times.routes()["/health"]
     images = len({home.tasks[task_id]["image_id"] for task_id in wanted})
-    asked = f"{ITEMS} uncached items of {images} images, {CLIENTS} clients"
+    asked = f"{ITEMS} uncached items of {images} image(s), {CLIENTS} clients"
     return [
         Figure(
             name=f"{asked}: throughput",

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import pytest
 
 from cytoloop.adapters.store import Store
-from cytoloop.commands import bench_beside, bench_serving, bench_uncached
+from cytoloop.commands import bench_serving, bench_uncached
 from cytoloop.commands.bench_clients import Times
 from cytoloop.commands.bench_home import annotation_of
-from cytoloop.commands.bench_serving import CLIENTS, SHARES, compare_inbox, served, serving_figures
+from cytoloop.commands.bench_serving import CLIENTS, SHARES, Served, compare_inbox, served, serving_figures
 from cytoloop.commands.bench_uncached import uncached_figures
 
 
@@ -79,16 +79,29 @@ def test_a_stop_amid_traffic_loses_no_acknowledged_event() -> None:
         assert len(stored) - len(server.acknowledged) <= CLIENTS, "one each whose answer was lost, at most"
 
 
-def test_items_without_a_prediction_are_measured_against_the_eager_network(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(bench_serving, "FIELDS", 2)
-    monkeypatch.setattr(bench_uncached, "ROUNDS", 1)
-    monkeypatch.setattr(bench_beside, "LEARNING_STEPS", 2)
+def test_items_without_a_prediction_are_asked_for_anew_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the CIP in force, and in the place of the eager network a second for all items: no PyTorch, no minutes."""
+    computed: list[int] = []
+
+    class Eager:
+        def __init__(self, server: Served, version: str, task_ids: list[int]) -> None:
+            self._store, self._version = server.home.store, version
+
+        def seconds(self) -> float:
+            computed.append(self._store.predictions.count("rosella", self._version))
+            return 1.0
+
+    monkeypatch.setattr(bench_uncached, "ROUNDS", 2)
+    monkeypatch.setattr(bench_uncached, "_Eager", Eager)
+    monkeypatch.setattr(
+        bench_uncached, "learn_network", lambda store, registry, assay: store.models.active(assay.name)
+    )
     figures = {figure.name: figure for figure in uncached_figures(lambda *_: None)}
+    assert computed == [32, 20, 20], "forgotten before each round, and all of it asked for"
     assert figures["errors"].value == 0
-    speed = figures["20 uncached items of 5 images, 4 clients: throughput"]
-    assert speed.value > 0
+    seconds = figures["20 uncached items of 5 image(s), 4 clients: all"].value
+    speed = figures["20 uncached items of 5 image(s), 4 clients: throughput"]
+    assert speed.value == pytest.approx(1 / seconds, rel=0.5)
     assert (speed.bar, speed.is_floor) == (2, True)
     assert 0 < figures["/health meanwhile, median"].value <= figures["/health meanwhile, p99"].value
 
