@@ -37,7 +37,9 @@ def test_mixed_traffic_meets_no_error_and_every_acknowledged_event_is_there_once
     errors = {name: f.value for name, f in figures.items() if name.endswith(": errors")}
     assert errors == dict.fromkeys(errors, 0)
     asked = ("stored /predict, nothing beside", "stored /predict", "/webhook")
-    assert {f"{part}: errors" for part in (*asked, *(f"mixed: {route}" for route in SHARES))} <= set(errors)
+    assert {
+        f"{part}: errors" for part in (*asked, *(f"mixed: {route}" for route in (*SHARES, "release")))
+    } <= set(errors)
     assert figures["acknowledged events that are not in the inbox"].value == 0
     assert figures["events that are in the inbox twice"].value == 0
     assert figures["events acknowledged"].value >= figures["/webhook: requests"].value > 0
