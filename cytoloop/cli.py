@@ -894,8 +894,15 @@ def simulate_learning(context: Context, **options: Any) -> None:
     show_default=True,
     help="Items of the synthetic home (worklist).",
 )
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0.05),
+    default=1.0,
+    show_default=True,
+    help="How long clients ask for a bit of everything (serving).",
+)
 @shared
-def bench(context: Context, names: tuple[str, ...], items: int) -> None:
+def bench(context: Context, names: tuple[str, ...], items: int, minutes: float) -> None:
     """Measure what has to be fast, beside the bar it has to meet; without names, all of it.
 
     A bar that is missed is told, and is no error: the machine may be small, or busy.
@@ -903,12 +910,16 @@ def bench(context: Context, names: tuple[str, ...], items: int) -> None:
     \b
     worklist   a queue over a million items: the list, claims, scoring everything anew
     scores     what each score costs beside a plain prediction
+    contest    how often a contest promotes what gained nothing, and how often what did
+    serving    the backend under eight clients, while a training and a re-scoring run
+    uncached   items that have no stored prediction yet, asked for by four clients
     \b
     cytoloop bench worklist --items 100000
+    cytoloop bench serving --minutes 10
     """
     from cytoloop.commands import entry
 
-    entry.bench(context, names, items)
+    entry.bench(context, names, items, minutes)
 
 
 @cli.command()

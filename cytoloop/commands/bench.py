@@ -22,6 +22,7 @@ from typing import Literal
 import numpy as np
 
 from cytoloop.adapters.store import Scored, Store
+from cytoloop.commands.bench_figures import Figure, Measured, Tell
 from cytoloop.commands.home import find_assay
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import InputError
@@ -30,44 +31,6 @@ from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.types import ImageRecord, Item, Lease, Split
 from cytoloop.domain.worklist import Candidate, choose_batch, lot_of
 
-Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """One measured number; lower is better."""
-
-    name: str
-    value: float
-    unit: str
-    bar: float | None = None
-    """What it may be at most; None: told, not judged."""
-
-    @property
-    def is_met(self) -> bool | None:
-        """Whether it is within its bar; None where there is none."""
-        return None if self.bar is None else self.value <= self.bar
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """What a benchmark found."""
-
-    name: str
-    title: str
-    figures: tuple[Figure, ...]
-
-    def document(self) -> dict[str, object]:
-        """As JSON, with what is met."""
-        return {
-            "name": self.name,
-            "title": self.title,
-            "figures": [
-                {"name": f.name, "value": f.value, "unit": f.unit, "bar": f.bar, "is_met": f.is_met}
-                for f in self.figures
-            ],
-        }
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchOptions:
@@ -75,9 +38,11 @@ class BenchOptions:
 
     items: int = 1_000_000
     """Items of the synthetic home."""
+    minutes: float = 1.0
+    """Of mixed requests."""
 
 
-def run_benchmarks(names: Sequence[str], options: BenchOptions, tell: Progress) -> list[Measured]:
+def run_benchmarks(names: Sequence[str], options: BenchOptions, tell: Tell) -> list[Measured]:
     """Run some benchmarks, or all.
 
     Raises
@@ -116,7 +81,7 @@ OLD, NEW = "cdl-20240517-00000001", "cdl-20240518-00000002"
 WORKLIST_MS, TRANSACTION_MS, RESCORING_S, MEMORY_GB = 20.0, 20.0, 30.0, 1.0
 
 
-def bench_worklist(options: BenchOptions, tell: Progress) -> Measured:
+def bench_worklist(options: BenchOptions, tell: Tell) -> Measured:
     """A queue over many items: the list, claims of several clients at once, and scoring everything anew."""
     with tempfile.TemporaryDirectory(prefix="cytoloop-bench-") as folder:
         store = Store(Path(folder))
@@ -135,7 +100,7 @@ def bench_worklist(options: BenchOptions, tell: Progress) -> Measured:
     return Measured(name="worklist", title=title, figures=figures)
 
 
-def _fill(store: Store, assay: Assay, items: int, tell: Progress) -> list[tuple[ImageRecord, int]]:
+def _fill(store: Store, assay: Assay, items: int, tell: Tell) -> list[tuple[ImageRecord, int]]:
     """Plates of images that exist in no file, each with a task an item; (record, number of tiles)."""
     store.assays.ensure(assay)
     height, width = IMAGE_HW
@@ -180,7 +145,7 @@ def _record(number: int) -> ImageRecord:
 
 
 def _scored(
-    assay: Assay, records: Sequence[tuple[ImageRecord, int]], version: str, tell: Progress
+    assay: Assay, records: Sequence[tuple[ImageRecord, int]], version: str, tell: Tell
 ) -> Iterator[Scored]:
     """What a network would say, drawn at random; another draw for another version."""
     rng = np.random.default_rng(int(version[-8:], 16))
@@ -239,7 +204,7 @@ def _timed_list(store: Store, assay: Assay) -> float:
     return time.perf_counter() - begun
 
 
-def _claims(home: Path, store: Store, assay: Assay, tell: Progress) -> list[Figure]:
+def _claims(home: Path, store: Store, assay: Assay, tell: Tell) -> list[Figure]:
     """Claims of one after another, whose transactions are timed; then of many clients at once."""
     policy = QueuePolicy(size=BATCH)
     alone: list[float] = []
@@ -304,7 +269,7 @@ def _claim(store: Store, assay: Assay, policy: QueuePolicy, expert: str, timed: 
 
 
 def _rescoring(
-    store: Store, assay: Assay, records: Sequence[tuple[ImageRecord, int]], tell: Progress
+    store: Store, assay: Assay, records: Sequence[tuple[ImageRecord, int]], tell: Tell
 ) -> list[Figure]:
     """A new version's scores of everything, indexes included, and the old one's dropped."""
     begun, worked = time.perf_counter(), time.process_time()
@@ -342,7 +307,7 @@ def _peak_gb() -> float:
 SCORE_BAR, PASSES_BAR = 1.2, 6.0
 
 
-def bench_scores(_: BenchOptions, tell: Progress) -> Measured:
+def bench_scores(_: BenchOptions, tell: Tell) -> Measured:
     """What each score costs beside a plain prediction of the same image, on a CPU."""
     from cytoloop.commands.bench_scores import score_costs
 
@@ -363,7 +328,7 @@ def bench_scores(_: BenchOptions, tell: Progress) -> Measured:
 # --- contest: who is promoted by chance, and who is not although better -----------------------------------------
 
 
-def bench_contest(_: BenchOptions, tell: Progress) -> Measured:
+def bench_contest(_: BenchOptions, tell: Tell) -> Measured:
     """How often 30 cycles without any gain promote something, and how often a real gain is promoted."""
     from cytoloop.commands.bench_contest import REIGNS, contest_figures
 
@@ -372,9 +337,36 @@ def bench_contest(_: BenchOptions, tell: Progress) -> Measured:
     return Measured(name="contest", title=title, figures=tuple(figures))
 
 
-BENCHMARKS: Mapping[str, Callable[[BenchOptions, Progress], Measured]] = {
+# --- serving: eight clients, with a training beside ------------------------------------------------------------
+
+
+def bench_serving(options: BenchOptions, tell: Tell) -> Measured:
+    """How quickly the backend answers while a training and a re-scoring run; what it loses, and what it grows by."""
+    from cytoloop.commands.bench_serving import CLIENTS as ASKING
+    from cytoloop.commands.bench_serving import serving_figures
+
+    figures = serving_figures(options.minutes, tell)
+    title = (
+        f"{ASKING} clients at once, {options.minutes:g} min of mixed requests, a training and a re-scoring beside; "
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end"
+    )
+    return Measured(name="serving", title=title, figures=tuple(figures))
+
+
+def bench_uncached(_: BenchOptions, tell: Tell) -> Measured:
+    """How quickly items without a stored prediction are served, and whether the server answers meanwhile."""
+    from cytoloop.commands.bench_uncached import uncached_figures
+
+    figures = uncached_figures(tell)
+    title = f"Items that are computed as they are asked for; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end"
+    return Measured(name="uncached", title=title, figures=tuple(figures))
+
+
+BENCHMARKS: Mapping[str, Callable[[BenchOptions, Tell], Measured]] = {
     "worklist": bench_worklist,
     "scores": bench_scores,
     "contest": bench_contest,
+    "serving": bench_serving,
+    "uncached": bench_uncached,
 }
 """Function by name."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import expit
 
-from cytoloop.commands.bench import Figure
+from cytoloop.commands.bench_figures import Figure
 from cytoloop.domain.metrics.intervals import (
     draw_groups,
     iou_of_present,

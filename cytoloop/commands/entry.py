@@ -714,12 +714,12 @@ def _interval(interval: Interval) -> str:
     return f"{interval.value:+.4f} ({interval.low:+.4f}…{interval.high:+.4f})"
 
 
-def bench(context: Context, names: Sequence[str], items: int) -> None:
+def bench(context: Context, names: Sequence[str], items: int, minutes: float) -> None:
     """Benchmarks, each with its bars."""
     from cytoloop.commands.bench import BenchOptions, run_benchmarks
 
     with progress_bars() as tell:
-        measured = run_benchmarks(names, BenchOptions(items=items), tell)
+        measured = run_benchmarks(names, BenchOptions(items=items, minutes=minutes), tell)
     if context.as_json:
         print_json({"benchmarks": [one.document() for one in measured]})
         return
@@ -729,7 +729,7 @@ def bench(context: Context, names: Sequence[str], items: int) -> None:
             [
                 f.name,
                 f"{f.value:.3g} {f.unit}",
-                "" if f.bar is None else f"<= {f.bar:g} {f.unit}",
+                f.bar_told,
                 marks[f.is_met],
             ]
             for f in one.figures

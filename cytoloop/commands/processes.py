@@ -105,9 +105,14 @@ def label_studio_server(
 
 
 class Child:
-    """One of our own commands in a process of its own, its words in a log file."""
+    """One of our own commands in a process of its own, its words in a log file.
 
-    def __init__(self, name: str, arguments: list[str], home: Path) -> None:
+    ``environ`` is its environment; None: ours.
+    """
+
+    def __init__(
+        self, name: str, arguments: list[str], home: Path, environ: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
         self.log_path = home / "logs" / f"{name}.out"
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,6 +123,7 @@ class Child:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches us alone; we stop the children in order
+                env=None if environ is None else dict(environ),
             )
 
     @property
@@ -144,9 +150,11 @@ class Child:
         return self.log_path.read_text(encoding="utf-8", errors="replace")[-800:]
 
 
-def start_backend(settings: Settings, port: int, timeout_s: float = 60.0) -> Child:
+def start_backend(
+    settings: Settings, port: int, timeout_s: float = 60.0, environ: Mapping[str, str] | None = None
+) -> Child:
     """Start the backend and return when it answers: before the first import it is not ready for more."""
-    child = Child("backend", ["backend", "--port", str(port)], settings.home)
+    child = Child("backend", ["backend", "--port", str(port)], settings.home, environ)
     deadline = time.monotonic() + timeout_s
     try:
         while time.monotonic() < deadline:

@@ -15,28 +15,19 @@ from gunicorn.app.base import BaseApplication
 from cytoloop.config import Settings
 from cytoloop.domain.errors import ConfigError
 from cytoloop.log import configure_logging
+from ml_backend.serving import gunicorn_settings
 
 logger = logging.getLogger(__name__)
 
-THREADS = 8
 STOP_TIMEOUT_S = 6.0
 
 
 class _Gunicorn(BaseApplication):  # type: ignore[misc]
-    """gunicorn, configured by us: one process that holds one model, several threads."""
+    """gunicorn, configured by us."""
 
     def __init__(self, settings: Settings, host: str, port: int) -> None:
         self._settings = settings
-        self._options: dict[str, Any] = {
-            "bind": f"{host}:{port}",
-            "workers": 1,
-            "worker_class": "gthread",
-            "threads": THREADS,
-            "timeout": 120,
-            "graceful_timeout": 10,
-            "accesslog": None,
-            "loglevel": "warning",
-        }
+        self._options = gunicorn_settings(host, port)
         super().__init__()
 
     def load_config(self) -> None:

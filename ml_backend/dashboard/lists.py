@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from cytoloop.adapters.store import Store, StoredCorrection
+from cytoloop.adapters.store import Reading, Store
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import StateError
 from cytoloop.domain.queue_policy import SHARED, Expert, QueuePolicy
@@ -98,13 +98,13 @@ def _is(expert: Expert, who: Caller) -> bool:
     return who.name.casefold() in (expert.name.casefold(), expert.email.casefold())
 
 
-def _readings_by_queue(store: Store, assay: str) -> dict[str, list[StoredCorrection]]:
+def _readings_by_queue(store: Store, assay: str) -> dict[str, list[Reading]]:
     """Masks that experts saved, by the queue that handed the item out; those nobody was handed are in none."""
     roles = store.leases.roles(assay)
-    found: dict[str, list[StoredCorrection]] = {}
-    for item, said in store.corrections.readings(assay).items():
-        if item in roles:
-            found.setdefault(roles[item].queue, []).extend(said)
+    found: dict[str, list[Reading]] = {}
+    for reading in store.corrections.who_read(assay):
+        if reading.item in roles:
+            found.setdefault(roles[reading.item].queue, []).append(reading)
     return found
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cytoloop.adapters.cron import next_time
-from cytoloop.adapters.store import Store
+from cytoloop.adapters.store import Store, Totals
 from cytoloop.domain.trainer_policy import Triggers
 from cytoloop.domain.types import ModelVersion
 from ml_backend.dashboard import words
@@ -88,18 +88,16 @@ def loop_of(store: Store, assay: str, triggers: Triggers, now: datetime) -> Loop
     active = store.models.active(assay)
     cycles = store.cycles.all(assay)
     last = store.cycles.last_training(assay)
-    submitted = [r for r in store.corrections.revisions(assay) if r["kind"] == "submitted"]
-    new = [r for r in submitted if last is None or r["received_at"] > last["started_at"]]
-    standing = store.corrections.standing(assay)
+    totals = store.corrections.totals(assay, None if last is None else last["started_at"])
     doubts = [d for d in store.corrections.doubts() if d["assay"] in (assay, None)]
     return Loop(
         active=active,
         since=store.publications.since(assay, active.version) or active.created_at,
-        corrected=len(standing),
-        minutes=sum(c.lead_time_s or 0.0 for c in standing.values()) / 60,
-        new=len(new),
-        last_correction=_moment(max((r["received_at"] for r in submitted), default=None)),
-        triggers=_triggers(triggers, new, last, now),
+        corrected=totals.corrected,
+        minutes=totals.seconds / 60,
+        new=totals.new,
+        last_correction=_moment(totals.last_received),
+        triggers=_triggers(triggers, totals, last, now),
         running=tuple(_running(c) for c in cycles if c["state"] in ("running", "queued")),
         decision=_decision(cycles),
         lacking=_lacking(store.models.contests(assay)),
@@ -109,16 +107,16 @@ def loop_of(store: Store, assay: str, triggers: Triggers, now: datetime) -> Loop
 
 
 def _triggers(
-    triggers: Triggers, new: Sequence[Mapping[str, Any]], last: Mapping[str, Any] | None, now: datetime
+    triggers: Triggers, totals: Totals, last: Mapping[str, Any] | None, now: datetime
 ) -> tuple[Trigger, ...]:
     """Every trigger that is on, in words and as far as it has come."""
     since = "" if last is None else " since the last cycle"
     told: list[Trigger] = []
     if triggers.corrections is not None:
-        share = min(1.0, len(new) / triggers.corrections)
-        told.append(Trigger(words=f"{len(new)} of {triggers.corrections} corrections{since}", share=share))
+        share = min(1.0, totals.new / triggers.corrections)
+        told.append(Trigger(words=f"{totals.new} of {triggers.corrections} corrections{since}", share=share))
     if triggers.minutes is not None:
-        minutes = sum(revision["lead_time_s"] or 0.0 for revision in new) / 60
+        minutes = totals.new_seconds / 60
         share = min(1.0, minutes / triggers.minutes)
         told.append(
             Trigger(words=f"{minutes:.0f} of {triggers.minutes:g} minutes of expert work{since}", share=share)

@@ -11,21 +11,33 @@ from pathlib import Path
 
 from cytoloop.adapters.masks import Masks
 from cytoloop.adapters.store.connection import SqliteFile
-from cytoloop.adapters.store.corrections import Corrections, StoredCorrection
+from cytoloop.adapters.store.corrections import Corrections, Reading, StoredCorrection, Totals
 from cytoloop.adapters.store.figures import AssayFigures, Figures, Waiting
 from cytoloop.adapters.store.handouts import Handouts, Tab
 from cytoloop.adapters.store.images import Assays, Images
+from cytoloop.adapters.store.inbox import Inbox
 from cytoloop.adapters.store.leases import Leases
 from cytoloop.adapters.store.migrations import STORE
 from cytoloop.adapters.store.models import Cycles, Models, Publications
-from cytoloop.adapters.store.predictions import Inbox, Predictions
+from cytoloop.adapters.store.predictions import Predictions
 from cytoloop.adapters.store.queues import Queues
 from cytoloop.adapters.store.reviews import Review, Reviews
 from cytoloop.adapters.store.scores import Scored, Scores
 from cytoloop.adapters.store.worklist import Listed, Worklist
 from cytoloop.domain.errors import StateError
 
-__all__ = ["AssayFigures", "Listed", "Review", "Scored", "Store", "StoredCorrection", "Tab", "Waiting"]
+__all__ = [
+    "AssayFigures",
+    "Listed",
+    "Reading",
+    "Review",
+    "Scored",
+    "Store",
+    "StoredCorrection",
+    "Tab",
+    "Totals",
+    "Waiting",
+]
 
 
 class Store:

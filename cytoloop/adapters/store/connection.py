@@ -82,10 +82,10 @@ class SqliteFile:
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield self.db
+            connection.commit()
         except BaseException:
-            connection.rollback()
+            connection.rollback()  # of a commit that failed too: left open, it would swallow whatever comes next
             raise
-        connection.commit()
 
     def check(self) -> list[str]:
         """What ``PRAGMA quick_check`` finds wrong; empty if nothing is."""

@@ -37,6 +37,30 @@ class StoredCorrection:
     """Whose consensus the mask is; empty for a mask that one person saved."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """How much experts did, counted by the database: a page asks for it each time it is looked at."""
+
+    corrected: int
+    """Items whose mask stands."""
+    seconds: float
+    """Experts spent on the masks that stand, where it is known."""
+    new: int
+    """Masks saved since the moment asked for, changed ones too."""
+    new_seconds: float
+    last_received: str | None
+    """When the latest mask came in, as stored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """That an expert said something of an item which holds, and when."""
+
+    item: Item
+    expert: str
+    annotated_at: datetime
+
+
 class Corrections:
     """Every mask a person saved, skipped or took back."""
 
@@ -163,6 +187,50 @@ class Corrections:
             of_item.pop(reading.expert, None)  # an expert's later mask goes to the end of the line
             of_item[reading.expert] = reading
         return {item: list(latest[item].values()) for item in sorted(latest)}
+
+    def totals(self, assay: str, since: str | None) -> Totals:
+        """Counts of an assay; ``new`` since a moment as stored, None: since ever."""
+        rows = self._file.db.execute(
+            """SELECT count(*), total(lead_time_s), max(received_at) FROM corrections
+            WHERE assay = ? AND kind = 'submitted' AND received_at > ?""",
+            [assay, since or ""],
+        )
+        new, new_seconds, latest = rows.fetchone()
+        if latest is None and since is not None:
+            latest = self.totals(assay, None).last_received
+        rows = self._file.db.execute(
+            """SELECT count(*), total(lead_time_s) FROM (
+                SELECT lead_time_s, row_number() OVER (
+                    PARTITION BY image_id, tile ORDER BY annotated_at DESC, id DESC) AS place
+                FROM (SELECT * FROM (SELECT id, image_id, tile, kind, annotated_at, lead_time_s, row_number() OVER (
+                    PARTITION BY annotation_id ORDER BY annotated_at DESC, id DESC) AS age
+                FROM corrections WHERE assay = ?) WHERE age = 1 AND kind = 'submitted'))
+            WHERE place = 1""",
+            [assay],
+        )
+        corrected, seconds = rows.fetchone()
+        return Totals(
+            corrected=corrected, seconds=seconds, new=new, new_seconds=new_seconds, last_received=latest
+        )
+
+    def who_read(self, assay: str) -> list[Reading]:
+        """``readings`` without the masks: of each expert and item one, the latest that holds."""
+        rows = self._file.db.execute(
+            """SELECT image_id, tile, expert, max(annotated_at) FROM (
+                SELECT image_id, tile, expert, kind, annotated_at, row_number() OVER (
+                    PARTITION BY annotation_id ORDER BY annotated_at DESC, id DESC) AS age
+                FROM corrections WHERE assay = ?)
+            WHERE age = 1 AND kind = 'submitted' GROUP BY image_id, tile, expert""",
+            [assay],
+        )
+        return [
+            Reading(
+                item=Item(image_id=image_id, tile=tile),
+                expert=expert,
+                annotated_at=datetime.fromisoformat(annotated_at),
+            )
+            for image_id, tile, expert, annotated_at in rows
+        ]
 
     def finished_items(self, assay: str) -> set[Item]:
         """Items nobody needs to open: corrected, or skipped by their expert."""

@@ -1,15 +1,15 @@
-"""Stored predictions (derived, may be made again) and the inbox (must never be lost)."""
+"""Stored predictions: derived, may be made again."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from cytoloop.adapters.store.connection import SqliteFile, now_iso, one
-from cytoloop.adapters.store.migrations import INBOX, PREDICTIONS
+from cytoloop.adapters.store.migrations import PREDICTIONS
 from cytoloop.domain.errors import InputError
 from cytoloop.domain.types import Item, StoredPrediction
 
@@ -102,32 +102,6 @@ class Predictions:
         """Drop a version's predictions."""
         with self.file.transaction() as db:
             db.execute("DELETE FROM predictions WHERE assay = ? AND version = ?", [assay, version])
-
-
-class Inbox:
-    """Events as received; on disk before the sender gets its answer. Written by the backend alone."""
-
-    def __init__(self, path: Path) -> None:
-        self.file = SqliteFile(path, INBOX, synchronous="FULL")
-
-    def append(self, body: bytes) -> int:
-        """Store one event durably; returns its number."""
-        with self.file.transaction() as db:
-            cursor = db.execute("INSERT INTO events (received_at, body) VALUES (?, ?)", [now_iso(), body])
-            return int(cursor.lastrowid or 0)
-
-    def after(self, event_id: int, limit: int = 100) -> Iterator[tuple[int, bytes]]:
-        """(number, body) of events after a number, in order."""
-        rows = self.file.db.query(
-            "SELECT id, body FROM events WHERE id > ? ORDER BY id LIMIT ?", [event_id, limit]
-        )
-        for row in rows:
-            yield row["id"], row["body"]
-
-    def last(self) -> int:
-        """Number of the latest event, 0 if none."""
-        row = one(self.file.db, "SELECT max(id) AS last FROM events")
-        return int(row["last"] or 0) if row else 0
 
 
 def _checked(prediction: StoredPrediction) -> StoredPrediction:

@@ -77,7 +77,7 @@ def test_a_benchmark_that_is_not_known_is_refused_with_those_that_are(
 ) -> None:
     with pytest.raises(
         InputError,
-        match=r"benchmark 'sleep' is not known; expected one of \['worklist', 'scores', 'contest'\]",
+        match=r"benchmark 'sleep' is not known; expected one of \['worklist', 'scores', 'contest', 'serving', 'uncached'\]",
     ):
         run_benchmarks(["worklist", "sleep"], BenchOptions(items=1000), lambda *_: None)
     assert run(["sleep"], capsys)[0] == 1

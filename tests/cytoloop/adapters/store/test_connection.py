@@ -130,6 +130,25 @@ def test_a_reader_is_not_blocked_by_an_open_write(file: SqliteFile) -> None:
     assert numbers(file) == [1]
 
 
+def test_a_commit_that_fails_leaves_nothing_open(tmp_path: Path) -> None:
+    def kept_to_the_end(db: Database) -> None:
+        db.execute("CREATE TABLE numbers (n INTEGER PRIMARY KEY)")
+        db.execute(
+            "CREATE TABLE halves (n INTEGER REFERENCES numbers (n) DEFERRABLE INITIALLY DEFERRED)"
+        )  # looked at when a transaction is committed, and not before
+
+    file = SqliteFile(tmp_path / "a.sqlite3", {"0001": kept_to_the_end})
+    with pytest.raises(sqlite3.IntegrityError), file.transaction() as db:
+        db.execute("INSERT INTO halves VALUES (7)")
+    assert not file.db.conn.in_transaction
+    with file.transaction() as db:
+        db.execute("INSERT INTO numbers VALUES (1)")
+    with sqlite3.connect(file.path) as other:
+        assert other.execute("SELECT n FROM numbers").fetchall() == [(1,)], "what comes next is stored"
+    other.close()
+    file.close()
+
+
 OPEN_AND_ADD = """
 import sys
 from pathlib import Path

@@ -218,7 +218,34 @@ def test_what_stands_of_an_item_is_the_same_asked_alone_or_with_all(
     standing_now = store.corrections.standing("rosella")
     submitted = {i for i in (ITEM, OTHER) if "submitted" in store.corrections.of_item("rosella", i).values()}
     assert submitted == set(standing_now)
+    read = {
+        (item, one.expert): one.annotated_at
+        for item, of_item in store.corrections.readings("rosella").items()
+        for one in of_item
+    }
+    assert {(one.item, one.expert): one.annotated_at for one in store.corrections.who_read("rosella")} == read
+    totals = store.corrections.totals("rosella", None)
+    masks = [row for row in store.corrections.revisions("rosella") if row["kind"] == "submitted"]
+    assert totals.corrected == len(standing_now)
+    assert totals.seconds == sum(one.lead_time_s or 0 for one in standing_now.values())
+    assert (totals.new, totals.new_seconds) == (len(masks), sum(row["lead_time_s"] for row in masks))
+    assert totals.last_received == max((row["received_at"] for row in masks), default=None)
     store.close()
+
+
+def test_what_is_new_is_what_came_in_after_a_moment(store: Store) -> None:
+    assert store.corrections.totals("rosella", None).last_received is None
+    submit(store, 1, annotation=1)
+    submit(store, 1, annotation=2, minutes=1, item=OTHER)
+    skip(store, 3, 2)
+    first, second, _ = (row["received_at"] for row in store.corrections.revisions("rosella"))
+    totals = store.corrections.totals("rosella", first)
+    assert (totals.new, totals.new_seconds, totals.corrected, totals.seconds) == (1, 61.5, 2, 123.0)
+    totals = store.corrections.totals("rosella", second)
+    assert (totals.new, totals.new_seconds, totals.last_received) == (0, 0, second), (
+        "the latest is the latest"
+    )
+    assert store.corrections.totals("other", None).corrected == 0
 
 
 def test_of_one_expert_a_mask_goes_before_a_skip(store: Store) -> None:

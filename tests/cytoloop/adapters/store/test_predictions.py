@@ -1,4 +1,4 @@
-"""Stored predictions and the inbox."""
+"""Stored predictions."""
 
 from __future__ import annotations
 
@@ -84,13 +84,3 @@ def test_predictions_may_be_thrown_away(tmp_path: Path) -> None:
     again = Store(tmp_path)
     assert again.predictions.ranked("rosella", VERSION) == []
     again.close()
-
-
-def test_the_inbox_keeps_bytes_in_order(store: Store) -> None:
-    assert store.inbox.last() == 0
-    bodies = [b"{}", b"\x00\xff not JSON", b""]
-    assert [store.inbox.append(body) for body in bodies] == [1, 2, 3]
-    assert list(store.inbox.after(0)) == [(1, bodies[0]), (2, bodies[1]), (3, bodies[2])]
-    assert list(store.inbox.after(1, limit=1)) == [(2, bodies[1])]
-    assert list(store.inbox.after(3)) == []
-    assert store.inbox.last() == 3
