@@ -72,7 +72,9 @@ def create_app(settings: Settings | None = None, *, start: bool = True) -> Flask
     app.register_blueprint(api.blueprint(backend, Tasks(store, load), store, tokens, settings))
     app.register_blueprint(health.blueprint(store, tokens, Health(store), metrics))
     app.register_blueprint(
-        dashboard.blueprint(backend, Dashboard(store, load, settings.people_url()), store, tokens, settings, csrf)
+        dashboard.blueprint(
+            backend, Dashboard(store, load, settings.people_url()), store, tokens, settings, csrf
+        )
     )
     app.after_request(guard)
     app.register_error_handler(Exception, explain)
