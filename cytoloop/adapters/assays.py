@@ -24,6 +24,8 @@ from cytoloop.domain.queue_policy import QueuePolicy
 from cytoloop.domain.trainer_policy import ContestPolicy, Hooks, Limits, TrainerPolicy, Triggers
 
 _NAME = r"^[a-z0-9][a-z0-9_-]{0,31}$"
+_MOST_TOLD = 20
+_LONGEST_KEY = 100
 _Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 _Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^<>\"&]+$")]
 
@@ -234,7 +236,7 @@ def read_assay(path: Path) -> Assay:
     try:
         parsed = _Assay.model_validate(document)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(path, e) for e in error.errors())) from None
+        raise ConfigError("\n".join(_explain(path, e) for e in error.errors()[:_MOST_TOLD])) from None
     if parsed.name != path.stem:
         raise ConfigError(f"{path}: name is {parsed.name!r}, expected {path.stem!r} as the file is called")
     for name, policy in policies.items():
@@ -308,7 +310,7 @@ def cip_text(cip: Cip) -> str:
 
 
 def _explain(path: Path, error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"]) or "(document)"
+    key = ".".join(str(part)[:_LONGEST_KEY] for part in error["loc"]) or "(document)"
     if error["type"] == "extra_forbidden":
         return f"{path}: key {key!r} is not known"
     if error["type"] == "missing":

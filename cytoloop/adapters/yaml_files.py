@@ -17,6 +17,7 @@ LARGEST = 1 << 20
 DEEPEST = 32
 MOST_NODES = 20_000
 """Values in a document, those of an alias counted wherever it is used: nine lines of aliases make a thousand million."""
+_LONGEST = 1000
 _TOO_DEEP = f"nested more than {DEEPEST} deep"
 _TOO_MANY = f"more than {MOST_NODES} values, aliases followed"
 
@@ -51,13 +52,18 @@ def parse_yaml(content: bytes, where: str) -> Any:
     try:
         return yaml.load(text, _Loader)  # noqa: S506 a safe loader
     except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not YAML: {error}") from error
+        raise ConfigError(f"{where}: not YAML: {_short(str(error))}") from error
     except RecursionError:
         raise ConfigError(f"{where}: not YAML: {_TOO_DEEP}") from None
     except (
         Exception
     ) as error:  # of a value like 2022-13-45 or !!int x the library raises whatever it stumbles over
         raise ConfigError(f"{where}: not YAML: a value cannot be read ({error!r:.200})") from error
+
+
+def _short(text: str) -> str:
+    """Without the middle where it is long: an alias may have as many letters as the file."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
 
 
 class _Loader(yaml.SafeLoader):
