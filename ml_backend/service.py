@@ -37,6 +37,8 @@ COMPUTED_AT_ONCE = 4
 INTAKE_RETRY_S = 5.0
 PREPARE_EVERY_S = 1.0
 """How often a publication under way is looked for: pushing a window takes seconds."""
+STOP_S = 30.0
+"""For what a background thread is at; then it is left behind."""
 
 
 class Backend:
@@ -62,6 +64,7 @@ class Backend:
         self._queued: set[tuple[str, Item]] = set()
         self._arrived = threading.Event()
         self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
 
     # --- Label Studio asks -------------------------------------------------------------------------
 
@@ -219,13 +222,17 @@ class Backend:
             "models": self._run_preparations,
         }
         for name, target in jobs.items():
-            threading.Thread(target=target, name=name, daemon=True).start()
+            self._threads.append(threading.Thread(target=target, name=name, daemon=True))
+            self._threads[-1].start()
 
     def stop(self) -> None:
-        """Ask the background threads to end."""
+        """Ask the background threads to end, and wait for it: whoever closes the store may then do so."""
         self._stopping.set()
         self._arrived.set()
         self._to_compute.put(None)
+        for thread in self._threads:
+            thread.join(STOP_S)
+        self._threads.clear()
 
     def _run_intake(self) -> None:
         while not self._stopping.is_set():

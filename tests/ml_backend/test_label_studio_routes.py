@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -412,3 +413,11 @@ def test_no_secret_and_no_body_is_logged(
     ):
         assert hidden is not None
         assert hidden not in caplog.text
+
+
+def test_when_it_has_stopped_nobody_is_at_the_store(web: FlaskClient) -> None:
+    backend = backend_of(web)
+    backend.start()
+    backend.stop()
+    ours = {"intake", "predictions", "models"}
+    assert not [thread.name for thread in threading.enumerate() if thread.name in ours]
