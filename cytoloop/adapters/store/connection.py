@@ -41,10 +41,19 @@ class SqliteFile:
     synchronous : str
         ``FULL`` makes every commit reach the disk before it returns; ``OFF`` is for what can be
         made again.
+    cache_kb : int, optional
+        What each connection keeps of the file in memory; None: SQLite's 2000.
     """
 
-    def __init__(self, path: Path, migrations: Mapping[str, Migration], synchronous: str = "FULL") -> None:
+    def __init__(
+        self,
+        path: Path,
+        migrations: Mapping[str, Migration],
+        synchronous: str = "FULL",
+        cache_kb: int | None = None,
+    ) -> None:
         self.path = path
+        self._cache_kb = cache_kb
         self._migrations = migrations
         self._synchronous = synchronous
         self._local = threading.local()
@@ -128,6 +137,8 @@ class SqliteFile:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         connection.execute("PRAGMA foreign_keys = ON")
+        if self._cache_kb is not None:
+            connection.execute(f"PRAGMA cache_size = -{self._cache_kb}")
         self._opened.append(connection)
         return connection
 

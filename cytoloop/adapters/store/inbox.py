@@ -10,6 +10,9 @@ from pathlib import Path
 from cytoloop.adapters.store.connection import SqliteFile, now_iso, one
 from cytoloop.adapters.store.migrations import INBOX
 
+CACHE_KB = 256
+"""Events are written once and read once: what a connection of each thread would keep of them is memory for nothing."""
+
 
 @dataclass(slots=True)
 class _Waiting:
@@ -32,7 +35,7 @@ class Inbox:
     """
 
     def __init__(self, path: Path) -> None:
-        self.file = SqliteFile(path, INBOX, synchronous="FULL")
+        self.file = SqliteFile(path, INBOX, synchronous="FULL", cache_kb=CACHE_KB)
         self._waiting: list[_Waiting] = []
         self._joining = threading.Lock()
         self._writing = threading.Lock()

@@ -44,6 +44,12 @@ def test_the_inbox_keeps_bytes_in_order(inbox: Inbox) -> None:
     assert inbox.last() == 3
 
 
+def test_a_connection_keeps_little_of_what_it_wrote(inbox: Inbox) -> None:
+    sizes: list[int] = []
+    at_once(lambda _: sizes.append(inbox.file.db.execute("PRAGMA cache_size").fetchone()[0]), 1)[0].join()
+    assert sizes == [-256], "in kilobytes, whichever thread it is"
+
+
 def test_each_of_many_senders_gets_the_number_of_its_own_event(inbox: Inbox) -> None:
     told: dict[bytes, int] = {}
 
