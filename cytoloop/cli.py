@@ -265,16 +265,24 @@ def tokens_remove(context: Context, name: str) -> None:
 @click.option("--preset", default="rosella", show_default=True, help="rosella, or reference-1 (frozen).")
 @click.option("--images", type=click.IntRange(1), default=40, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--layout",
+    type=click.Choice(("flat", "harmony")),
+    default="flat",
+    show_default=True,
+    help="A file a field, or an export of Harmony (Opera, Operetta): Images/Index.idx.xml.",
+)
 @shared
-def simulate_plate(context: Context, out: Path, preset: str, images: int, seed: int) -> None:
+def simulate_plate(context: Context, out: Path, **options: Any) -> None:
     """Simulate a Rosella plate with pixel-exact truth, as 16-bit TIFF.
 
     \b
     cytoloop simulate-plate plates/simulated --images 40 --seed 7
+    cytoloop simulate-plate plates/export --images 40 --layout harmony
     """
     from cytoloop.commands import entry
 
-    entry.simulate_plate(context, out, preset, images, seed)
+    entry.simulate_plate(context, out, **options)
 
 
 @cli.command("import")

@@ -39,6 +39,7 @@ class _Channel(_Strict):
     suffix: str | None = None
     plane: int | None = Field(default=None, ge=0)
     colour: _Colour = "#ffffff"
+    recorded_as: Annotated[str, Field(min_length=1)] | Annotated[int, Field(ge=1, strict=True)] | None = None
 
 
 class _Class(_Strict):
@@ -163,6 +164,7 @@ class _Assay(_Strict):
     ignore: _Class = _Class(name="Ignore", colour="#999999", hotkey="9")
     pixel_size_um: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     tiling: Annotated[str, Field(pattern=r"^[1-9]x[1-9]$")] = "1x1"
+    z_plane: int | None = Field(default=None, ge=0)
     class_priority: list[str] = []
     cip: _Cip
     display: _Display = _Display()
@@ -187,6 +189,10 @@ class _Assay(_Strict):
         for what, given in (
             ("planes", [c.plane for c in self.channels if c.plane is not None]),
             ("suffixes", [c.suffix for c in self.channels if c.suffix is not None]),
+            (
+                "names the microscope gave",
+                [c.name if c.recorded_as is None else c.recorded_as for c in self.channels],
+            ),
             ("queues", self.queues),
         ):
             if len(set(given)) != len(given):
@@ -256,6 +262,7 @@ def read_assay(path: Path) -> Assay:
         cip=cip,
         pixel_size_um=parsed.pixel_size_um,
         tiling=(int(rows), int(columns)),
+        z_plane=parsed.z_plane,
         class_priority=tuple(parsed.class_priority),
         display=Display(**parsed.display.model_dump()),
         training_preset=parsed.training,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from cytoloop.adapters import harmony
 from cytoloop.adapters.images import RAW_SUFFIXES, read_raw
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.digest import digest_of_pixels
@@ -31,9 +33,11 @@ _WELL = re.compile(
 
 
 def image_folder(source: Path) -> Path:
-    """``source/images`` where it exists, else ``source`` itself."""
+    """``source/images`` (``Images`` of a Harmony export) where it exists, else ``source`` itself."""
     if not source.is_dir():
         raise PlateError(f"{source}: not a folder")
+    if (index := harmony.find_index(source)) is not None:
+        return index.parent
     inner = source / "images"
     return inner if inner.is_dir() else source
 
@@ -64,7 +68,8 @@ def read_plate(
 
     A plate is a folder, or its ``images/``, of 8- or 16-bit unsigned TIFF or PNG, with an optional
     ``index.csv`` (``id,plate,well,field,treatment,…``). What the index does not say is read from
-    the file names. The folder may be reached through a link; what is in it must lie in it.
+    the file names. The folder may be reached through a link; what is in it must lie in it. Or it is an export of
+    Harmony (`cytoloop.adapters.harmony`), whose own index says what is what; an ``index.csv`` beside it adds treatments.
 
     Parameters
     ----------
@@ -76,11 +81,17 @@ def read_plate(
     ------
     PlateError
         If there is no image, two files claim one id, a channel's file is missing, an id cannot be a file's name, a
-        link leads out of the plate, or the index names an id twice or holds a value that nobody wrote.
+        link leads out of the plate, the index names an id twice or holds a value that nobody wrote, or Harmony's
+        index cannot be followed.
     """
     folder = image_folder(source)
     index = _read_index(source)
-    fields = _files_by_id(folder, assay, on_problem)
+    if (exported := harmony.find_index(source)) is not None:
+        found = harmony.fields_of(harmony.read_index(exported), assay, on_problem)
+        fields = {one.image_id: one.files for one in found}
+        index = {name: row | _said(index.get(name, {})) for name, row in harmony.rows_of(found)}
+    else:
+        fields = _files_by_id(folder, assay, on_problem)
     if not fields:
         raise PlateError(f"{folder}: no image for assay {assay.name!r} ({_expected_names(assay)})")
     records = []
@@ -114,7 +125,27 @@ def _record(image_id: str, files: tuple[Path, ...], row: Mapping[str, str], assa
         field=field,
         treatment=row.get("treatment", ""),
         group=f"{plate}/{well}" if well else image_id,
+        z_plane=row.get("z_plane", ""),
+        pixel_size_um=_pixel_size(image_id, row),
     )
+
+
+def _said(row: Mapping[str, str]) -> dict[str, str]:
+    """The columns of a row that are not empty."""
+    return {key: value for key, value in row.items() if value}
+
+
+def _pixel_size(image_id: str, row: Mapping[str, str]) -> float | None:
+    text = row.get("pixel_size_um", "")
+    if not text:
+        return None
+    try:
+        size = float(text)
+    except ValueError:
+        size = math.nan
+    if not 0 < size < math.inf:
+        raise PlateError(f"image {image_id!r}: pixel_size_um is {text!r}, expected micrometres above 0")
+    return size
 
 
 def _place(image_id: str) -> re.Match[str] | None:

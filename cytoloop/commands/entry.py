@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cytoloop.commands.console import print_json, progress_bars, stderr, stdout, table
 from cytoloop.commands.context import Context
@@ -157,13 +157,15 @@ def doctor(context: Context, deep: bool) -> None:
         raise _Failed(f"{len(failed)} check(s) failed: {', '.join(failed)}")
 
 
-def simulate_plate(context: Context, out: Path, preset: str, images: int, seed: int) -> None:
+def simulate_plate(
+    context: Context, out: Path, preset: str, images: int, seed: int, layout: Literal["flat", "harmony"]
+) -> None:
     """Write a simulated plate."""
     from cytoloop.commands.simulate_plate import simulate_plate_command
 
     with progress_bars() as tell:
         summary = simulate_plate_command(
-            out, preset, images, seed, lambda done, total: tell("simulate", done, total)
+            out, preset, images, seed, lambda done, total: tell("simulate", done, total), layout
         )
     _show(context, summary, f"{images} images of preset {preset}, seed {seed}, in {out}")
 
@@ -183,6 +185,8 @@ def import_(context: Context, source: Path, assay_name: str) -> None:
             "Corrections wait there until it is: start the backend and import again.",
             soft_wrap=True,
         )
+    for warning in summary.warnings:
+        stderr.print(f"warning: {warning}", soft_wrap=True, markup=False)
     groups = ", ".join(f"{count} {split}" for split, count in summary.groups.items())
     _show(
         context,

@@ -11,6 +11,7 @@ from cytoloop.adapters.plates import read_plate
 from cytoloop.commands.home import Home
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import CytoloopError
+from cytoloop.domain.scale import scale_warnings
 from cytoloop.domain.types import SPLITS
 from cytoloop.pipeline.cip_version import ensure_cip_version
 from cytoloop.pipeline.predictors import load_predictor
@@ -36,6 +37,8 @@ class ImportSummary:
     """Groups (wells) by split."""
     active_version: str
     project_id: int
+    warnings: tuple[str, ...] = ()
+    """What a person should know: images at another scale than the assay's."""
 
 
 def import_plate(home: Home, source: Path, assay: Assay, tell: Tell) -> ImportSummary:
@@ -68,6 +71,7 @@ def import_plate(home: Home, source: Path, assay: Assay, tell: Tell) -> ImportSu
         groups={split: splits.count(split) for split in SPLITS},
         active_version=active.version,
         project_id=project_id,
+        warnings=tuple(scale_warnings(records, assay)),
     )
 
 

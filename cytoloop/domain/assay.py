@@ -26,6 +26,13 @@ class Channel:
     """Index of the plane where all channels share one file."""
     colour: str = "#ffffff"
     """Display colour, ``#rrggbb``: what this channel looks like in the composite."""
+    recorded_as: str | int | None = None
+    """What the microscope calls it (Harmony's or OME's channel name, or Harmony's ChannelID); None: ``name``."""
+
+    @property
+    def recorded_name(self) -> str | int:
+        """What to look for in a microscope's index."""
+        return self.name if self.recorded_as is None else self.recorded_as
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +92,8 @@ class Assay:
     """Side of a pixel in micrometres, where known."""
     tiling: tuple[int, int] = (1, 1)
     """(rows, columns) of items per image."""
+    z_plane: int | None = None
+    """Which focal plane of a stack is used, as the microscope numbers them; None: the only one there is."""
     class_priority: tuple[str, ...] = ()
     """Who wins where drawn classes overlap, strongest first; default: the order of ``classes`` reversed."""
     display: Display = field(default_factory=Display)
@@ -146,7 +155,8 @@ class Assay:
     def document(self) -> dict[str, Any]:
         """The assay as JSON, stored beside everything that was made under it.
 
-        One teacher is written as it was before there could be more: digests stay.
+        One teacher is written as it was before there could be more, and so is a channel that has but one name:
+        digests stay.
         """
         document = asdict(self)
         del document["queue_policies"], document["trainer"]
@@ -156,6 +166,11 @@ class Assay:
                 del document["cip"]["agreement"]
         if not self.normalisation:
             del document["normalisation"]
+        if self.z_plane is None:
+            del document["z_plane"]
+        for channel in document["channels"]:
+            if channel["recorded_as"] is None:
+                del channel["recorded_as"]
         return document
 
     @property

@@ -86,6 +86,10 @@ class ImageRecord:
     group: str
     """What must not straddle a split: plate and well, or the image where wells are unknown."""
     split: Split = "train"
+    z_plane: str = ""
+    """Which focal plane it is, as the microscope numbers them; empty where unknown."""
+    pixel_size_um: float | None = None
+    """Side of a pixel in micrometres, as the microscope wrote it down; None where it did not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

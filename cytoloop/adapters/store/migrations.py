@@ -153,6 +153,11 @@ STORE: dict[str, Migration] = {
         # When Label Studio was last asked for what no event told, and answered to the end.
         "ALTER TABLE assays ADD COLUMN looked_at TEXT",
     ),
+    "0010_planes_and_pixel_sizes": _statements(
+        # As the microscope wrote them down; what was imported before keeps its silence.
+        "ALTER TABLE images ADD COLUMN z_plane TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE images ADD COLUMN pixel_size_um REAL",
+    ),
 }
 
 PREDICTIONS: dict[str, Migration] = {
