@@ -22,12 +22,19 @@ class Channel:
     name: str
     suffix: str | None = None
     """End of the file's stem where each channel is a file of its own (``_ch1-gal3``)."""
+    folder: str | None = None
+    """Folder, inside that of the images, where each channel has files of its own in a folder of its own."""
     plane: int | None = None
     """Index of the plane where all channels share one file."""
     colour: str = "#ffffff"
     """Display colour, ``#rrggbb``: what this channel looks like in the composite."""
     recorded_as: str | int | None = None
     """What the microscope calls it (Harmony's or OME's channel name, or Harmony's ChannelID); None: ``name``."""
+
+    @property
+    def has_own_file(self) -> bool:
+        """Whether the channel is a file of its own."""
+        return self.suffix is not None or self.folder is not None
 
     @property
     def recorded_name(self) -> str | int:
@@ -169,8 +176,9 @@ class Assay:
         if self.z_plane is None:
             del document["z_plane"]
         for channel in document["channels"]:
-            if channel["recorded_as"] is None:
-                del channel["recorded_as"]
+            for key in ("recorded_as", "folder"):
+                if channel[key] is None:
+                    del channel[key]
         return document
 
     @property
