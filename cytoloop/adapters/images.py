@@ -135,8 +135,8 @@ def read_raw(files: Sequence[str | Path], assay: Assay) -> NDArray[Any]:
         raise ImageUnreadable(f"{files[0]}: {len(files)} file(s), assay {assay.name!r} expects {expected}")
     channels: list[NDArray[Any]] = []
     for channel, path in zip(assay.channels, files, strict=True):
-        planes = _of_ome(Path(path), assay, channel)
-        planes = read_planes(Path(path)) if planes is None else planes
+        described = _of_ome(Path(path), assay, channel)
+        planes = read_planes(Path(path)) if described is None else described
         if len(planes) != 1:
             raise ImageUnreadable(f"{path}: {len(planes)} planes, expected one grey plane a file")
         if channels and planes[0].shape != channels[0].shape:

@@ -99,10 +99,8 @@ def read_only_channel(path: Path, assay: Assay, channel: Channel) -> NDArray[Any
         if ome is None:
             return None
         z = z_plane(path, ome, assay)
-        if ome.planes is None:
-            held = set(range(ome.size("C")))
-        else:
-            held = {c for c, of_z in ome.planes if of_z == z}
+        planes = ome.planes if ome.planes is not None else {(c, z): 0 for c in range(ome.size("C"))}
+        held = {c for c, of_z in planes if of_z == z}
         if len(held) != 1:
             raise ImageUnreadable(
                 f"{path}: holds {len(held)} channels of {_named(ome)} in focal plane {z}, expected {channel.name!r} alone "

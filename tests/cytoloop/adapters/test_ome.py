@@ -15,7 +15,7 @@ from samples import make_assay
 
 from cytoloop.adapters.images import read_raw
 from cytoloop.adapters.plates import read_plate
-from cytoloop.domain.assay import Assay, Channel
+from cytoloop.domain.assay import Channel
 from cytoloop.domain.errors import ImageUnreadable, PlateError
 
 BY_NAME = make_assay(
