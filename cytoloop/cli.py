@@ -300,6 +300,40 @@ def import_(context: Context, source: Path, assay: str) -> None:
     entry.import_(context, source, assay)
 
 
+@cli.command()
+@click.argument("out", type=folder())
+@click.option("--assay", help="[the only one of the home]")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(("png", "coco")),
+    default="png",
+    show_default=True,
+    help="Indexed PNG a tile and a whole image, or one COCO file with an annotation an object.",
+)
+@click.option(
+    "--which",
+    type=click.Choice(("corrected", "all")),
+    default="corrected",
+    show_default=True,
+    help="What experts drew; or all images, the rest as the model in force segments it.",
+)
+@shared
+def export(context: Context, out: Path, **options: Any) -> None:
+    """Corrected masks as files, and for each who drew it, when, and on what.
+
+    OUT/index.csv has a line an item, OUT/provenance.json names versions and files. Made again into the same folder, an
+    export is brought up to date.
+
+    \b
+    cytoloop export corrected/
+    cytoloop export plate-coco/ --assay rosella --format coco --which all
+    """
+    from cytoloop.commands import entry
+
+    entry.export(context, out, **options)
+
+
 @cli.command("weak-label")
 @click.argument("source", metavar="IN", type=folder(exists=True))
 @click.argument("out", type=folder())

@@ -196,6 +196,24 @@ def import_(context: Context, source: Path, assay_name: str) -> None:
     )
 
 
+def export(context: Context, out: Path, assay: str | None, **options: Any) -> None:
+    """Write masks and where they came from."""
+    from cytoloop.commands.exporting import export as export_masks
+
+    with open_home(context.home) as home, progress_bars() as tell:
+        chosen = home.load(_one_assay(home.store.assays.names(), assay))
+        summary = export_masks(
+            home, chosen, out, tell=lambda done, total: tell("export", done, total), **options
+        )
+    objects = "" if summary.objects is None else f", {summary.objects} objects"
+    _show(
+        context,
+        summary,
+        f"{summary.items} items ({summary.corrected} corrected) of {summary.images} images, {summary.whole_images} of "
+        f"them whole{objects}, in {summary.out}",
+    )
+
+
 def weak_label(
     context: Context, source: Path, out: Path, assay_name: str, workers: int, debug_dir: Path | None
 ) -> None:
