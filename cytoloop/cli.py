@@ -288,16 +288,24 @@ def simulate_plate(context: Context, out: Path, **options: Any) -> None:
 @cli.command("import")
 @click.argument("source", metavar="DIR", type=folder(exists=True))
 @click.option("--assay", required=True)
+@click.option(
+    "--masks",
+    type=folder(exists=True),
+    help="Existing masks, <image_id>.png, to be edited in the place of CIP's.",
+)
 @shared
-def import_(context: Context, source: Path, assay: str) -> None:
+def import_(context: Context, source: Path, assay: str, masks: Path | None) -> None:
     """Bring a plate into the store and into Label Studio, pre-annotated.
+
+    The plate is a folder of images, or an export of Harmony (Opera, Operetta).
 
     \b
     cytoloop import plates/2024-05-17 --assay rosella
+    cytoloop import plates/2024-05-17 --assay rosella --masks old-study/masks
     """
     from cytoloop.commands import entry
 
-    entry.import_(context, source, assay)
+    entry.import_(context, source, assay, masks)
 
 
 @cli.command()

@@ -170,14 +170,14 @@ def simulate_plate(
     _show(context, summary, f"{images} images of preset {preset}, seed {seed}, in {out}")
 
 
-def import_(context: Context, source: Path, assay_name: str) -> None:
+def import_(context: Context, source: Path, assay_name: str, masks: Path | None) -> None:
     """Import a plate."""
     from cytoloop.commands.importing import connect_backend, import_plate
 
     with open_home(context.home) as home:
         assay = home.load(assay_name)
         with progress_bars() as tell:
-            summary = import_plate(home, source, assay, tell)
+            summary = import_plate(home, source, assay, tell, masks)
         problem = connect_backend(home, assay)
     if problem is not None:
         stderr.print(
@@ -188,10 +188,11 @@ def import_(context: Context, source: Path, assay_name: str) -> None:
     for warning in summary.warnings:
         stderr.print(f"warning: {warning}", soft_wrap=True, markup=False)
     groups = ", ".join(f"{count} {split}" for split, count in summary.groups.items())
+    given = f", {summary.masks} with a mask ({summary.masks_version or 'all known'})" if summary.masks else ""
     _show(
         context,
         summary,
-        f"{summary.images} images ({summary.new_images} new), {summary.new_tasks} new tasks in project "
+        f"{summary.images} images ({summary.new_images} new){given}, {summary.new_tasks} new tasks in project "
         f"{summary.project_id}; wells: {groups}; serving {summary.active_version}",
     )
 
