@@ -170,6 +170,7 @@ class _Assay(_Strict):
     pixel_size_um: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     tiling: Annotated[str, Field(pattern=r"^[1-9]x[1-9]$")] = "1x1"
     z_plane: int | None = Field(default=None, ge=0)
+    reviewed_region: bool = False
     class_priority: list[str] = []
     cip: _Cip
     display: _Display = _Display()
@@ -271,6 +272,7 @@ def read_assay(path: Path) -> Assay:
         pixel_size_um=parsed.pixel_size_um,
         tiling=(int(rows), int(columns)),
         z_plane=parsed.z_plane,
+        reviewed_region=parsed.reviewed_region,
         class_priority=tuple(parsed.class_priority),
         display=Display(**parsed.display.model_dump()),
         training_preset=parsed.training,

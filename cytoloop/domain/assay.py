@@ -101,6 +101,8 @@ class Assay:
     """(rows, columns) of items per image."""
     z_plane: int | None = None
     """Which focal plane of a stack is used, as the microscope numbers them; None: the only one there is."""
+    reviewed_region: bool = False
+    """Whether an expert may frame what was looked at; what lies outside then counts as not looked at."""
     class_priority: tuple[str, ...] = ()
     """Who wins where drawn classes overlap, strongest first; default: the order of ``classes`` reversed."""
     display: Display = field(default_factory=Display)
@@ -175,6 +177,8 @@ class Assay:
             del document["normalisation"]
         if self.z_plane is None:
             del document["z_plane"]
+        if not self.reviewed_region:
+            del document["reviewed_region"]
         for channel in document["channels"]:
             for key in ("recorded_as", "folder"):
                 if channel[key] is None:
