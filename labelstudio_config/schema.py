@@ -57,8 +57,8 @@ def labeling_config(assay: Assay) -> str:
         ET.SubElement(brush, "Label", attributes)
     if assay.reviewed_region:
         # No fill and no turning: it frames pixels and must not hide them, and a tilted frame has no rows.
-        frame = {"strokeWidth": "3", "fillOpacity": "0", "canRotate": "false"}
-        rectangle = ET.SubElement(root, "RectangleLabels", name=REVIEWED_NAME, toName=TO_NAME, **frame)
+        frame = {"name": REVIEWED_NAME, "toName": TO_NAME, "strokeWidth": "3", "fillOpacity": "0"}
+        rectangle = ET.SubElement(root, "RectangleLabels", {**frame, "canRotate": "false"})
         ET.SubElement(rectangle, "Label", value=REVIEWED_LABEL, background="#ffffff")
     show_pictures(root, assay, with_doubt=True)
     ET.indent(root)

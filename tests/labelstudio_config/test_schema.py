@@ -84,11 +84,11 @@ def test_a_config_without_the_frame_or_with_one_unasked_is_refused() -> None:
     plain = assay_of("dye")
     framing = replace(plain, reviewed_region=True)
     with pytest.raises(
-        UnsupportedLabelConfig, match="expected only .* and 'RectangleLabels reviewed on image'"
+        UnsupportedLabelConfig, match=r"expected only .* and 'RectangleLabels reviewed on image'"
     ):
         check_label_config(labeling_config(plain), framing)
     with pytest.raises(
-        UnsupportedLabelConfig, match="RectangleLabels reviewed on image'.*expected only 'Brush"
+        UnsupportedLabelConfig, match=r"RectangleLabels reviewed on image'.*expected only 'Brush"
     ):
         check_label_config(labeling_config(framing), plain)
     renamed = labeling_config(framing).replace("Reviewed region", "Seen")
