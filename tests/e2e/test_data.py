@@ -141,7 +141,7 @@ def test_an_expert_frames_what_was_looked_at(imported: Imported, chromium_page: 
     """What the editor itself says of a rectangle drawn with the mouse."""
     home = imported.home
     local = ensure_secrets(home.settings.home)
-    item = Item(image_id=list(imported.masks)[0], tile=0)
+    item = Item(image_id=next(iter(imported.masks)), tile=0)
     page = chromium_page()
     log_in(
         page, home.settings.label_studio_url or "", local["label_studio_user"], local["label_studio_password"]
