@@ -62,8 +62,13 @@ def _check_round_trip(mask_HW: NDArray[np.uint8], assay: Assay, where: str) -> N
         )
 
 
-def keep_masks(store: Store, assay: Assay, files: Sequence[MaskFile], digests: dict[str, str]) -> str | None:
-    """Store checked masks, all or nothing, as one import; its version, or None if nothing is new.
+def put_masks(
+    store: Store, assay: Assay, files: Sequence[MaskFile], digests: dict[str, str]
+) -> list[ImportedMask]:
+    """Write checked masks to the home, those that are new, as one import; `Imported.add` makes them count.
+
+    Apart, since files take long and a transaction that waits for them would hold up what experts submit. What is
+    written and never counts lies under its digest and does no harm.
 
     Raises
     ------
@@ -73,7 +78,7 @@ def keep_masks(store: Store, assay: Assay, files: Sequence[MaskFile], digests: d
     known = store.imported.latest(assay.name)
     new = [file for file in files if known.get(file.record.image_id) != digests[file.record.image_id]]
     if not new:
-        return None
+        return []
     hexes = digest_of({file.record.image_id: digests[file.record.image_id] for file in new})
     version = f"{IMPORTED}-{datetime.now(UTC):%Y%m%d}-{hexes[:8]}"
     finished = store.corrections.finished_items(assay.name)
@@ -96,9 +101,8 @@ def keep_masks(store: Store, assay: Assay, files: Sequence[MaskFile], digests: d
                 source=str(file.path.resolve()),
             )
         )
-    store.imported.add(assay.name, masks)
-    logger.info("masks imported assay=%s version=%s images=%d", assay.name, version, len(masks))
-    return version
+    logger.info("masks written assay=%s version=%s images=%d", assay.name, version, len(masks))
+    return masks
 
 
 def show_masks(label_studio: LabelStudio, store: Store, assay: Assay, image_ids: Collection[str]) -> int:

@@ -18,7 +18,7 @@ from cytoloop.pipeline.cip_version import ensure_cip_version
 from cytoloop.pipeline.predictors import load_predictor
 from cytoloop.pipeline.weak_labels import weak_label_store
 from labelstudio_config.handout import refill
-from labelstudio_config.imported import check_masks, keep_masks, show_masks
+from labelstudio_config.imported import check_masks, put_masks, show_masks
 from labelstudio_config.project import connect, import_tasks, set_up_project
 from labelstudio_config.publish import publish
 
@@ -65,13 +65,12 @@ def import_plate(
     records = read_plate(source, assay, progress=lambda done, total: tell("read images", done, total))
     files = [] if masks is None else masks_of(masks, records)
     digests = check_masks(files, assay, lambda done, total: tell("check masks", done, total))
-    masks_version = None
     with exclusive(home.settings.home, assay.name, on_wait=lambda: tell("wait for a running cycle", 0, 1)):
         store.assays.ensure(assay)
+        brought = put_masks(store, assay, files, digests)
         with store.transaction():
             new = store.images.add(assay, records)
-            if files:
-                masks_version = keep_masks(store, assay, files, digests)
+            store.imported.add(assay.name, brought)
         weak = weak_label_store(store, assay, lambda done, total: tell("weak labels (CIP)", done, total))
         ensure_cip_version(store, home.registry, assay)
         project_id = set_up_project(home.label_studio, store, assay)
@@ -95,7 +94,7 @@ def import_plate(
         project_id=project_id,
         warnings=tuple(scale_warnings(records, assay)),
         masks=len(files),
-        masks_version=masks_version,
+        masks_version=brought[0].version if brought else None,
     )
 
 

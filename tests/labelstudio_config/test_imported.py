@@ -20,7 +20,7 @@ from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.types import Item
 from cytoloop.pipeline.weak_labels import weak_confidences, weak_masks
 from labelstudio_config import imported
-from labelstudio_config.imported import check_masks, keep_masks, show_masks
+from labelstudio_config.imported import check_masks, put_masks, show_masks
 from labelstudio_config.payloads import drawn_mask
 from labelstudio_config.publish import publish
 from trainer.deltas import corrected_items, start_of
@@ -54,7 +54,9 @@ def another(tiny: Tiny, image_id: str = "P-A01") -> NDArray[np.uint8]:
 
 def bring(tiny: Tiny, folder: Path) -> str | None:
     files = files_of(tiny, folder)
-    return keep_masks(tiny.store, tiny.assay, files, check_masks(files, tiny.assay))
+    brought = put_masks(tiny.store, tiny.assay, files, check_masks(files, tiny.assay))
+    tiny.store.imported.add(tiny.name, brought)
+    return brought[0].version if brought else None
 
 
 def shown(tiny: Tiny, item: Item) -> NDArray[np.uint8]:
@@ -130,7 +132,7 @@ def test_a_file_that_changes_meanwhile_leaves_no_trace(tiny: Tiny, tmp_path: Pat
     digests = check_masks(files, tiny.assay)
     write_masks(folder, P_A02=tiny.truth["P-A02"])
     with pytest.raises(InputError, match=r"P-A02\.png: was changed while it was imported"):
-        keep_masks(tiny.store, tiny.assay, files, digests)
+        put_masks(tiny.store, tiny.assay, files, digests)
     assert tiny.store.imported.latest(tiny.name) == {}
 
 
