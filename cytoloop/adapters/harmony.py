@@ -18,11 +18,16 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import iterparse
 
 from cytoloop.domain.assay import Assay, Channel
+from cytoloop.domain.documents import told
 from cytoloop.domain.errors import CytoloopError, PlateError
+from cytoloop.files import opened
 
 INDEX_NAMES = ("Index.idx.xml", "Index.xml")
 IMAGES = "Images"
 ROOT = "EvaluationInputData"
+LARGEST_INDEX = 1 << 30
+"""Bytes; a 384-well plate of a hundred thousand images has some 120 MB."""
+_LONGEST_NAME = 200
 _NAMESPACE = re.compile(r"/HarmonyV[5-7]$")
 _METRES_TO_UM = 1e6
 _SQUARE = 1e-3
@@ -113,8 +118,9 @@ def read_index(path: Path) -> HarmonyIndex:
     """
     reading = _Reading(path)
     try:
-        for _, element in iterparse(path, forbid_dtd=True):  # the end of each element: its children are there
-            reading.take(element)
+        with opened(path, LARGEST_INDEX, PlateError) as file:
+            for _, element in iterparse(file, forbid_dtd=True):  # the end of each: its children are there
+                reading.take(element)
     except ParseError as error:
         raise PlateError(
             f"{path}: not whole XML ({error}), after {len(reading.images)} images; expected Harmony's index: copy "
@@ -164,7 +170,12 @@ class _Reading:
             self.takers[self.namespace + name] = taker
 
     def _plate(self, element: Element) -> None:
-        self.plates.append(self._text(element, "Name") or self._text(element, "PlateID") or "")
+        name = self._text(element, "Name") or self._text(element, "PlateID") or ""
+        if not name.isprintable() or len(name) > _LONGEST_NAME:
+            raise PlateError(
+                f"{self.path}: plate is called {told(name)}, expected at most {_LONGEST_NAME} printable characters"
+            )
+        self.plates.append(name)
 
     def _text(self, element: Element, name: str) -> str | None:
         text = element.findtext(f"{self.namespace}{name}")

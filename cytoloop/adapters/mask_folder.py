@@ -13,6 +13,7 @@ from cytoloop.adapters.images import RAW_SUFFIXES, read_mask
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import PlateError, ShapeError
 from cytoloop.domain.types import ImageRecord, check_label_mask
+from cytoloop.files import require_inside
 
 _NAMED = 3
 
@@ -57,6 +58,7 @@ def masks_of(folder: Path, records: Sequence[ImageRecord]) -> list[MaskFile]:
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in RAW_SUFFIXES or path.name.startswith("."):
             continue
+        require_inside(path, folder, PlateError)
         record = by_id.get(path.stem)
         if record is None:
             strangers.append(path.name)

@@ -9,20 +9,21 @@ Legend: C channels, H rows, W columns.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
-import tifffile
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 from numpy.typing import NDArray
 
+from cytoloop.adapters.tiffs import opened_tiff, values_of
 from cytoloop.domain.assay import Assay, Channel
-from cytoloop.domain.errors import ImageUnreadable
+from cytoloop.domain.errors import CytoloopError, ImageUnreadable
 
 _UM = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
 """Micrometres by unit; OME's default is the first. The second is spelt with the Greek letter."""
@@ -132,12 +133,16 @@ def z_plane(path: Path, ome: OmeFile, assay: Assay) -> int:
     return assay.z_plane
 
 
-def _open(path: Path) -> Any:
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    """A TIFF, within the limits of pictures; what lies in other files is not looked for: one file is one field."""
     try:
-        # What lies in other files is not looked for: one file is one field.
-        return tifffile.TiffFile(path, _multifile=False)
+        with opened_tiff(path) as tiff:
+            yield tiff
     except FileNotFoundError:
         raise ImageUnreadable(f"{path}: no such file") from None
+    except CytoloopError:
+        raise
     except Exception as error:  # of a damaged file, decoders raise whatever they stumble over
         raise ImageUnreadable(f"{path}: cannot be read as an image ({error})") from error
 
@@ -280,7 +285,9 @@ def _page(path: Path, tiff: Any, ome: OmeFile, channel: int, z: int) -> NDArray[
             f"{path}: the plane of channel {channel}, focal plane {z} is missing; expected all planes of a field"
         )
     try:
-        array: NDArray[Any] = page.asarray()
+        array = values_of(path, page)
+    except ImageUnreadable:
+        raise
     except Exception as error:  # as above
         raise ImageUnreadable(
             f"{path}: channel {channel}, focal plane {z} cannot be read ({error})"

@@ -89,7 +89,10 @@ def read_plate(
     folder = image_folder(source)
     index = _read_index(source)
     if (exported := harmony.find_index(source)) is not None:
+        require_inside(exported, source, PlateError)
         found = harmony.fields_of(harmony.read_index(exported), assay, on_problem)
+        for one in found:
+            _check_id(one.image_id, exported)
         fields = {one.image_id: one.files for one in found}
         index = {name: row | _said(index.get(name, {})) for name, row in harmony.rows_of(found)}
     else:

@@ -94,6 +94,14 @@ def test_a_mask_of_no_image_is_told(tiny: Tiny, tmp_path: Path) -> None:
         files_of(tiny, tmp_path / "none")
 
 
+def test_a_mask_that_lies_elsewhere_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    folder = write_masks(tmp_path / "m", P_A01=another(tiny))
+    (folder / "P-A01.png").rename(tmp_path / "secret.png")
+    (folder / "P-A01.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(PlateError, match=r"P-A01\.png: leads to .*secret\.png, out of"):
+        files_of(tiny, folder)
+
+
 def test_two_masks_of_one_image_are_told(tiny: Tiny, tmp_path: Path) -> None:
     folder = write_masks(tmp_path / "m", P_A01=another(tiny))
     tifffile.imwrite(folder / "P-A01.tif", another(tiny))

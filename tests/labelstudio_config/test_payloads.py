@@ -301,9 +301,9 @@ def test_conflicts_outside_the_frame_do_not_count() -> None:
     ("changes", "error", "message"),
     [
         ({"value": {"rotation": 5}}, InputError, "frame turned by 5 degrees, expected 0"),
-        ({"value": {"width": None}}, InputError, "width is 'None', expected a number"),
-        ({"value": {"x": float("nan")}}, InputError, "x is 'nan', expected a number"),
-        ({"value": {"y": 10**400}}, InputError, "y is '1000.*', expected a number"),
+        ({"value": {"width": None}}, InputError, "width is None, expected a number"),
+        ({"value": {"x": float("nan")}}, InputError, "x is nan, expected a number"),
+        ({"value": {"y": 10**400}}, InputError, "y is 1000.*, expected a number"),
         (
             {"labels": {"rectanglelabels": ["Cell"]}},
             UnsupportedLabelConfig,

@@ -17,7 +17,7 @@ from cytoloop.adapters.images import read_raw
 from cytoloop.adapters.plates import image_folder, read_plate
 from cytoloop.adapters.store import Store
 from cytoloop.domain.assay import Assay, Channel
-from cytoloop.domain.errors import CytoloopError, PlateError
+from cytoloop.domain.errors import CytoloopError, ImageUnreadable, PlateError
 from cytoloop.domain.scale import scale_warnings
 
 
@@ -202,6 +202,7 @@ def test_of_several_focal_planes_the_assay_says_which(index: Path) -> None:
             r"r02c03f09p01-ch1",
             r"f09p01-ch1sk1fk1fl1\.tiff is missing; the index names it for ch",
         ),
+        ("<Name>P 1", "<Name>" + "x" * 201, r"plate is called 'xxx.*expected at most 200 printable"),
         (r"<State>Ok", r"<State>Failed", r"well B03 field 1: channel 2 'Alexa 488' was not recorded"),
         (r"(\?>)", r'\1<!DOCTYPE x [<!ENTITY a "b">]>', r"declares a document type or entities"),
     ],
@@ -209,6 +210,18 @@ def test_of_several_focal_planes_the_assay_says_which(index: Path) -> None:
 def test_a_bad_index_is_told(index: Path, old: str, new: str, message: str) -> None:
     edit(index, old, new, count=0 if new in ("ColumbusV1", "MeasurementData") or "State" in old else 1)
     with pytest.raises(PlateError, match=message):
+        read_plate(index.parent.parent, ASSAY)
+
+
+def test_a_link_that_leads_out_of_the_export_is_refused(index: Path, tmp_path: Path) -> None:
+    path = index.parent / "r02c03f01p01-ch1sk1fk1fl1.tiff"
+    path.rename(tmp_path / "elsewhere.tiff")
+    path.symlink_to(tmp_path / "elsewhere.tiff")
+    with pytest.raises(ImageUnreadable, match=r"ch1sk1fk1fl1\.tiff: leads to .*elsewhere\.tiff, out of"):
+        read_plate(index.parent.parent, ASSAY)
+    index.rename(tmp_path / "Index.idx.xml")
+    index.symlink_to(tmp_path / "Index.idx.xml")
+    with pytest.raises(PlateError, match=r"Index\.idx\.xml: leads to"):
         read_plate(index.parent.parent, ASSAY)
 
 
