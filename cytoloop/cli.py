@@ -265,31 +265,81 @@ def tokens_remove(context: Context, name: str) -> None:
 @click.option("--preset", default="rosella", show_default=True, help="rosella, or reference-1 (frozen).")
 @click.option("--images", type=click.IntRange(1), default=40, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--layout",
+    type=click.Choice(("flat", "harmony")),
+    default="flat",
+    show_default=True,
+    help="A file a field, or an export of Harmony (Opera, Operetta): Images/Index.idx.xml.",
+)
 @shared
-def simulate_plate(context: Context, out: Path, preset: str, images: int, seed: int) -> None:
+def simulate_plate(context: Context, out: Path, **options: Any) -> None:
     """Simulate a Rosella plate with pixel-exact truth, as 16-bit TIFF.
 
     \b
     cytoloop simulate-plate plates/simulated --images 40 --seed 7
+    cytoloop simulate-plate plates/export --images 40 --layout harmony
     """
     from cytoloop.commands import entry
 
-    entry.simulate_plate(context, out, preset, images, seed)
+    entry.simulate_plate(context, out, **options)
 
 
 @cli.command("import")
 @click.argument("source", metavar="DIR", type=folder(exists=True))
 @click.option("--assay", required=True)
+@click.option(
+    "--masks",
+    type=folder(exists=True),
+    help="Existing masks, <image_id>.png, to be edited in the place of CIP's.",
+)
 @shared
-def import_(context: Context, source: Path, assay: str) -> None:
+def import_(context: Context, source: Path, assay: str, masks: Path | None) -> None:
     """Bring a plate into the store and into Label Studio, pre-annotated.
+
+    The plate is a folder of images, or an export of Harmony (Opera, Operetta).
 
     \b
     cytoloop import plates/2024-05-17 --assay rosella
+    cytoloop import plates/2024-05-17 --assay rosella --masks old-study/masks
     """
     from cytoloop.commands import entry
 
-    entry.import_(context, source, assay)
+    entry.import_(context, source, assay, masks)
+
+
+@cli.command()
+@click.argument("out", type=folder())
+@click.option("--assay", help="[the only one of the home]")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(("png", "coco")),
+    default="png",
+    show_default=True,
+    help="Indexed PNG a tile and a whole image, or one COCO file with an annotation an object.",
+)
+@click.option(
+    "--which",
+    type=click.Choice(("corrected", "all")),
+    default="corrected",
+    show_default=True,
+    help="What experts drew; or all images, the rest as the model in force segments it.",
+)
+@shared
+def export(context: Context, out: Path, **options: Any) -> None:
+    """Corrected masks as files, and for each who drew it, when, and on what.
+
+    OUT/index.csv has a line an item, OUT/provenance.json names versions and files. Made again into the same folder, an
+    export is brought up to date.
+
+    \b
+    cytoloop export corrected/
+    cytoloop export plate-coco/ --assay rosella --format coco --which all
+    """
+    from cytoloop.commands import entry
+
+    entry.export(context, out, **options)
 
 
 @cli.command("weak-label")

@@ -25,10 +25,15 @@ from labelstudio_config.rle import decode_rle, encode_rle
 
 FROM_NAME = "tag"
 TO_NAME = "image"
+REVIEWED_NAME = "reviewed"
+REVIEWED_LABEL = "Reviewed region"
+"""Control and label of the rectangle that frames what an expert looked at."""
 ITEM_KEY = "item"
 """Key in the task data that names the item in one word: what a worklist tab filters by."""
 DOUBT_KEY = "doubt"
 """Key in the task data, and name of the control, that shows what the model doubts."""
+_FAR = 1e6
+"""Percent or degrees that no picture has."""
 DRAWN_FROM = 128
 """Smallest alpha that counts as drawn; it is also what the editor shows (its strokes have soft edges)."""
 
@@ -233,7 +238,8 @@ def correction_from_annotation(
 
     A pixel is drawn where alpha >= 128. Regions of one label are united; what no region covers is
     background; the ignore label wins over every class; elsewhere the stronger class of
-    ``assay.priority_values`` wins, and such pixels are counted in ``conflict_pixels``.
+    ``assay.priority_values`` wins, and such pixels are counted in ``conflict_pixels``. Where an expert framed
+    what was reviewed, all that lies outside is 255, whatever is painted there.
 
     Raises
     ------
@@ -282,7 +288,7 @@ class Drawn:
 
 def drawn_mask(result: object, assay: Assay, size: tuple[int, int], where: str) -> Drawn:
     """Flatten the regions of an annotation or a prediction; see :func:`correction_from_annotation`."""
-    drawn, origins = _draw(result, assay, size, where)
+    drawn, reviewed_HW, origins = _draw(result, assay, size, where)
     mask_HW = np.zeros(size, dtype=np.uint8)
     classes_HW = np.zeros(size, dtype=np.uint8)
     for value in reversed(assay.priority_values):
@@ -291,33 +297,68 @@ def drawn_mask(result: object, assay: Assay, size: tuple[int, int], where: str) 
             classes_HW += drawn[value]
     if IGNORE in drawn:
         mask_HW[drawn[IGNORE]] = IGNORE
+    if reviewed_HW is not None:
+        mask_HW[~reviewed_HW] = IGNORE
     conflicts = int(np.count_nonzero((classes_HW > 1) & (mask_HW != IGNORE)))
     return Drawn(mask_HW=mask_HW, conflict_pixels=conflicts, origins=origins)
 
 
 def _draw(
     result: object, assay: Assay, size: tuple[int, int], where: str
-) -> tuple[dict[int, NDArray[np.bool_]], dict[str, int]]:
-    """Union of the regions by pixel value, and how many regions there were by origin."""
+) -> tuple[dict[int, NDArray[np.bool_]], NDArray[np.bool_] | None, dict[str, int]]:
+    """Union of the regions by pixel value, that of the frames, and how many regions there were by origin."""
     drawn: dict[int, NDArray[np.bool_]] = {}
+    reviewed_HW: NDArray[np.bool_] | None = None
     origins: Counter[str] = Counter()
     for number, item in enumerate(_list(result, f"{where}: result")):
         region = _mapping(item, f"{where}: result[{number}]")
         if region.get("type") == "relation":
             continue  # an arrow between two regions carries no pixels
         place = f"{where}: region {told(region.get('id', number))}"
-        value = assay.value_of(_label_of(region, place))
+        # One that was drawn while the assay allowed it counts for as long as the annotation stands.
+        is_frame = region.get("type") == "rectanglelabels" and region.get("from_name") == REVIEWED_NAME
+        value = IGNORE if is_frame else assay.value_of(_label_of(region, place))
         got = (region.get("original_height"), region.get("original_width"))
         if got != size:
             raise ShapeError(f"{place}: mask ({told(got[0])}, {told(got[1])}), image ({size[0]}, {size[1]})")
         if region.get("image_rotation", 0) != 0:
             raise InputError(f"{place}: image turned by {told(region['image_rotation'])} degrees, expected 0")
+        if is_frame:
+            framed_HW = _framed(region, size, place)
+            reviewed_HW = framed_HW if reviewed_HW is None else reviewed_HW | framed_HW
+            continue
         alpha_HW = decode_rle(_mapping(region["value"], place).get("rle", ()), *size)
         is_drawn_HW = alpha_HW >= DRAWN_FROM
         drawn[value] = drawn[value] | is_drawn_HW if value in drawn else is_drawn_HW
         origin = region.get("origin")
         origins[origin if origin in _ORIGINS else "unknown"] += 1
-    return drawn, dict(origins)
+    return drawn, reviewed_HW, dict(origins)
+
+
+def _framed(region: Mapping[str, Any], size: tuple[int, int], where: str) -> NDArray[np.bool_]:
+    """Pixels whose centres a rectangle holds; Label Studio gives it in percent of the picture."""
+    value = _mapping(region.get("value"), f"{where}: value")
+    if region.get("to_name") != TO_NAME or value.get("rectanglelabels") != [REVIEWED_LABEL]:
+        raise UnsupportedLabelConfig(
+            f"{where}: {told(value.get('rectanglelabels'))} on {told(region.get('to_name'))}, expected [{REVIEWED_LABEL!r}] on "
+            f"{TO_NAME!r}"
+        )
+    left, top, width, height = (_percent(value, key, where) for key in ("x", "y", "width", "height"))
+    if _percent({"rotation": 0, **value}, "rotation", where) != 0:
+        raise InputError(f"{where}: frame turned by {told(value['rotation'])} degrees, expected 0")
+    row_H = (np.arange(size[0]) + 0.5) * 100 / size[0]
+    column_W = (np.arange(size[1]) + 0.5) * 100 / size[1]
+    inside_H = (row_H >= top) & (row_H <= top + height)
+    inside_W = (column_W >= left) & (column_W <= left + width)
+    framed_HW: NDArray[np.bool_] = inside_H[:, None] & inside_W[None, :]
+    return framed_HW
+
+
+def _percent(value: Mapping[str, Any], key: str, where: str) -> float:
+    number = value.get(key)
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not abs(number) < _FAR:
+        raise InputError(f"{where}: {key} is {told(number)}, expected a number of percent or degrees")
+    return float(number)
 
 
 def _label_of(region: Mapping[str, Any], where: str) -> str:

@@ -44,6 +44,11 @@ INSTRUCTION = (
     "none, so that it leads nobody's hand.</p>"
 )
 
+FRAMING = (
+    "<p>No time for the whole item? Draw <b>Reviewed region</b> around what you looked at: all that lies outside "
+    "counts as not looked at.</p>"
+)
+
 
 def set_up_project(label_studio: LabelStudioClient, store: Store, assay: Assay) -> int:
     """Make the assay's project, or bring the one there is into shape; returns its id."""
@@ -51,7 +56,7 @@ def set_up_project(label_studio: LabelStudioClient, store: Store, assay: Assay) 
     project_id: int | None = store.assays.get(assay.name)["project_id"]
     config = labeling_config(assay)
     fields: dict[str, Any] = {
-        "expert_instruction": INSTRUCTION,
+        "expert_instruction": INSTRUCTION + (FRAMING if assay.reviewed_region else ""),
         "show_instruction": False,
         "show_collab_predictions": True,
         "enable_empty_annotation": True,

@@ -14,7 +14,14 @@ from defusedxml.ElementTree import fromstring
 
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import UnsupportedLabelConfig
-from labelstudio_config.payloads import DOUBT_KEY, FROM_NAME, TO_NAME, channel_key
+from labelstudio_config.payloads import (
+    DOUBT_KEY,
+    FROM_NAME,
+    REVIEWED_LABEL,
+    REVIEWED_NAME,
+    TO_NAME,
+    channel_key,
+)
 
 DOUBT_HEADER = "Doubt (in yellow)"
 
@@ -37,7 +44,8 @@ of, and the outer 3 % of an item would be out of sight. The pictures beside it a
 def labeling_config(assay: Assay) -> str:
     """XML of the project that corrects this assay's items.
 
-    One ``BrushLabels`` with a label per drawn class and the ignore label; the task needs the keys
+    One ``BrushLabels`` with a label per drawn class and the ignore label, and where the assay wants it a rectangle
+    that frames what was looked at; the task needs the keys
     ``image``, ``channel_0``… and ``doubt`` (``payloads.TaskData``).
     """
     root = ET.Element("View")
@@ -47,6 +55,11 @@ def labeling_config(assay: Assay) -> str:
         if label.hotkey:
             attributes["hotkey"] = label.hotkey
         ET.SubElement(brush, "Label", attributes)
+    if assay.reviewed_region:
+        # No fill and no turning: it frames pixels and must not hide them, and a tilted frame has no rows.
+        frame = {"name": REVIEWED_NAME, "toName": TO_NAME, "strokeWidth": "3", "fillOpacity": "0"}
+        rectangle = ET.SubElement(root, "RectangleLabels", {**frame, "canRotate": "false"})
+        ET.SubElement(rectangle, "Label", value=REVIEWED_LABEL, background="#ffffff")
     show_pictures(root, assay, with_doubt=True)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode")
@@ -97,11 +110,17 @@ def check_label_config(xml: str, assay: Assay) -> None:
         raise UnsupportedLabelConfig(f"{where}: declares entities, expected none") from None
     controls = [element for element in root.iter() if "toName" in element.attrib]
     got = [(e.tag, e.get("name"), e.get("toName")) for e in controls]
-    if got != [("BrushLabels", FROM_NAME, TO_NAME)]:
+    expected_controls = [("BrushLabels", FROM_NAME, TO_NAME)]
+    if assay.reviewed_region:
+        expected_controls.append(("RectangleLabels", REVIEWED_NAME, TO_NAME))
+    if got != expected_controls:
+        wanted = " and ".join(f"'{tag} {name} on {image}'" for tag, name, image in expected_controls)
         raise UnsupportedLabelConfig(
-            f"{where}: controls {[f'{tag} {name} on {image}' for tag, name, image in got]}, "
-            f"expected only 'BrushLabels {FROM_NAME} on {TO_NAME}'"
+            f"{where}: controls {[f'{tag} {name} on {image}' for tag, name, image in got]}, expected only {wanted}"
         )
+    framed = [label.get("value") for control in controls[1:] for label in control.iter("Label")]
+    if framed != [REVIEWED_LABEL] * len(controls[1:]):
+        raise UnsupportedLabelConfig(f"{where}: rectangles {framed}, expected only {REVIEWED_LABEL!r}")
     labels = [label.get("value", "") for label in controls[0].iter("Label")]
     expected = [label.name for _, label in assay.foreground] + [assay.ignore.name]
     missing = [name for name in expected if name not in labels]

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoloop.adapters.store import Store, StoredCorrection
+from cytoloop.adapters.store.imported import is_imported
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.errors import InputError
 from cytoloop.domain.metrics import ErrorTypes, correction_delta, no_errors
 from cytoloop.domain.queue_policy import SHARED
+from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.types import Item, Role
 from cytoloop.pipeline.consensus import readings
 from cytoloop.pipeline.judging import predicted_masks
@@ -60,9 +62,11 @@ def _role(store: Store, assay: str, correction: StoredCorrection) -> Role | None
 def start_of(correction: StoredCorrection) -> Start:
     """What an expert began with.
 
-    No known version and only regions drawn by hand (or none): an empty canvas. Regions of a prediction
+    A mask from elsewhere is no prediction: no model is to be credited with it. No known version and only regions drawn by hand (or none): an empty canvas. Regions of a prediction
     whose version Label Studio had forgotten before it was asked, or of a script: unknown.
     """
+    if is_imported(correction.parent_version):
+        return "imported"
     if correction.parent_version is not None:
         return "prediction"
     return "blank" if set(correction.origins) <= {"manual"} else "unknown"
@@ -100,8 +104,11 @@ def corrected_items(
     told: list[CorrectedItem] = []
     for correction in corrections:
         start = start_of(correction)
-        if correction.parent_version is not None:
+        if start == "prediction" and correction.parent_version is not None:
             by_version[correction.parent_version].append(correction)
+        elif start == "imported" and (before_HW := _imported_mask(store, assay, correction)) is not None:
+            truth_HW = store.masks.get(correction.mask)
+            told.append(_compared(assay, correction, start, before_HW, truth_HW)[0])
         elif start == "blank":
             truth_HW = store.masks.get(correction.mask)
             told.append(_compared(assay, correction, start, np.zeros_like(truth_HW), truth_HW)[0])
@@ -132,6 +139,16 @@ def corrected_items(
         replace(one, role=roles.get((Item(image_id=one.image_id, tile=one.tile), one.expert))) for one in told
     ]
     return tuple(sorted(with_roles, key=lambda one: (one.image_id, one.tile, one.expert))), tuple(proposals)
+
+
+def _imported_mask(store: Store, assay: Assay, correction: StoredCorrection) -> NDArray[np.uint8] | None:
+    """What was imported for an item that was begun with it."""
+    version, item = correction.parent_version, correction.item
+    digest = None if version is None else store.imported.of_version(assay.name, version).get(item.image_id)
+    if digest is None:
+        return None
+    mask_HW = store.masks.get(digest)
+    return mask_HW[tiles_of(mask_HW.shape[0], mask_HW.shape[1], assay.tiling)[item.tile].slices]
 
 
 def _compared(

@@ -47,7 +47,7 @@ def human_times(
 
     Corrections whose start is unknown count as neither corrected nor drawn from scratch.
     """
-    seconds: dict[Start, list[float]] = {"prediction": [], "blank": [], "unknown": []}
+    seconds: dict[Start, list[float]] = {"prediction": [], "imported": [], "blank": [], "unknown": []}
     for correction in corrections:
         if correction.lead_time_s is not None:
             seconds[start_of(correction)].append(correction.lead_time_s)

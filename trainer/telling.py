@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cytoloop.adapters.store import Store, StoredCorrection
 from cytoloop.domain.metrics import Calibration, number_or_none
-from cytoloop.domain.types import Method, Split
+from cytoloop.domain.types import HELD_OUT, Method, Split
 from trainer.cycle import CycleOutcome
 from trainer.gallery import worst_cases
 from trainer.report import (
@@ -37,6 +37,7 @@ from trainer.report.names import SHORT_NAMES
 from trainer.report.render import render_report
 from trainer.runs import Trained
 from trainer.studies import human_times, latest_boxes, latest_rating
+from trainer.wells import well_scores
 
 HONEST: tuple[Split, ...] = ("contest", "sealed")
 """Splits that chose no epoch: a calibration measured elsewhere flatters."""
@@ -158,6 +159,12 @@ def _report(store: Store, outcome: CycleOutcome, folder: Path) -> CycleReport:
         boxes=boxes,
         human_times=human_times(standing, rating, boxes),
         speeds=tuple(outcome.speeds),
+        wells=well_scores(
+            store,
+            assay,
+            standing,
+            (one for split in HELD_OUT for one in outcome.judged.get((outcome.active_after, split), ())),
+        ),
         notes=tuple(outcome.notes),
     )
 

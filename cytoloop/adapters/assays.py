@@ -37,8 +37,14 @@ class _Strict(BaseModel):
 class _Channel(_Strict):
     name: _Name
     suffix: str | None = None
+    folder: Annotated[str, Field(pattern=r"^[^/\\:.][^/\\:]*$")] | None = None
     plane: int | None = Field(default=None, ge=0)
     colour: _Colour = "#ffffff"
+    recorded_as: Annotated[str, Field(min_length=1)] | Annotated[int, Field(ge=1, strict=True)] | None = None
+
+
+def _own_names(channels: list[_Channel]) -> list[str]:
+    return [f"{c.folder}/{c.suffix or ''}" if c.folder else c.suffix or "" for c in channels]
 
 
 class _Class(_Strict):
@@ -163,6 +169,8 @@ class _Assay(_Strict):
     ignore: _Class = _Class(name="Ignore", colour="#999999", hotkey="9")
     pixel_size_um: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     tiling: Annotated[str, Field(pattern=r"^[1-9]x[1-9]$")] = "1x1"
+    z_plane: int | None = Field(default=None, ge=0)
+    reviewed_region: bool = False
     class_priority: list[str] = []
     cip: _Cip
     display: _Display = _Display()
@@ -179,14 +187,21 @@ class _Assay(_Strict):
         channels = [c.name for c in self.channels]
         if len(set(channels)) != len(channels):
             raise ValueError(f"channel names are {channels}, expected each once")
-        by_file = [c.suffix is not None for c in self.channels]
+        by_file = [c.suffix is not None or c.folder is not None for c in self.channels]
         if any(by_file) and not all(by_file):
-            raise ValueError("channels: expected a suffix on every channel or on none")
-        if not any(by_file) and len(self.channels) > 1 and any(c.plane is None for c in self.channels):
-            raise ValueError("channels: expected a plane (or a suffix) on every channel")
+            raise ValueError("channels: expected a suffix on every channel or on none (or a folder)")
+        unplaced = [c.name for c in self.channels if c.plane is None and c.recorded_as is None]
+        if not any(by_file) and len(self.channels) > 1 and unplaced:
+            raise ValueError(
+                f"channels {unplaced}: expected a plane (or a suffix) on every channel, or what it is recorded_as"
+            )
         for what, given in (
             ("planes", [c.plane for c in self.channels if c.plane is not None]),
-            ("suffixes", [c.suffix for c in self.channels if c.suffix is not None]),
+            ("suffixes", _own_names(self.channels) if any(by_file) else []),
+            (
+                "names the microscope gave",
+                [c.name if c.recorded_as is None else c.recorded_as for c in self.channels],
+            ),
             ("queues", self.queues),
         ):
             if len(set(given)) != len(given):
@@ -256,6 +271,8 @@ def read_assay(path: Path) -> Assay:
         cip=cip,
         pixel_size_um=parsed.pixel_size_um,
         tiling=(int(rows), int(columns)),
+        z_plane=parsed.z_plane,
+        reviewed_region=parsed.reviewed_region,
         class_priority=tuple(parsed.class_priority),
         display=Display(**parsed.display.model_dump()),
         training_preset=parsed.training,

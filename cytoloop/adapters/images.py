@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cytoloop.adapters import ome
 from cytoloop.adapters.picture_limits import (
     LARGEST_FILE,
     LARGEST_PLANE,
@@ -21,7 +22,7 @@ from cytoloop.adapters.picture_limits import (
     check_png,
 )
 from cytoloop.adapters.tiffs import tiff_of, values_of
-from cytoloop.domain.assay import Assay
+from cytoloop.domain.assay import Assay, Channel
 from cytoloop.domain.digest import digest_of_pixels
 from cytoloop.domain.errors import ImageUnreadable, ShapeError
 from cytoloop.domain.types import ImageRecord
@@ -104,7 +105,8 @@ def read_raw(files: Sequence[str | Path], assay: Assay) -> NDArray[Any]:
     Parameters
     ----------
     files : sequence of path
-        One file that holds all planes, or one file a channel in the assay's order.
+        One file that holds all planes, or one file a channel in the assay's order. Of an OME-TIFF the planes are
+        taken that its OME-XML names.
 
     Raises
     ------
@@ -112,8 +114,16 @@ def read_raw(files: Sequence[str | Path], assay: Assay) -> NDArray[Any]:
         If a file cannot be read, channels differ in size, or their number is not the assay's.
     """
     expected = len(assay.channels)
-    if len(files) == 1 and (expected == 1 or assay.channels[0].plane is not None):
+    if len(files) == 1 and (expected == 1 or not assay.channels[0].has_own_file):
+        alone = assay.channels[0] if assay.channels[0].has_own_file else None
+        if (chosen := _of_ome(Path(files[0]), assay, alone)) is not None:
+            return chosen
         planes = read_planes(Path(files[0]))
+        if expected > 1 and any(channel.plane is None for channel in assay.channels):
+            raise ImageUnreadable(
+                f"{files[0]}: names no channels, assay {assay.name!r} finds them by name alone; expected an OME-TIFF, an "
+                "export of Harmony, or a 'plane' on every channel"
+            )
         wanted = [channel.plane or 0 for channel in assay.channels]
         if len(planes) <= max(wanted) or (expected > 1 and len(planes) != expected):
             raise ImageUnreadable(
@@ -124,8 +134,9 @@ def read_raw(files: Sequence[str | Path], assay: Assay) -> NDArray[Any]:
     if len(files) != expected:
         raise ImageUnreadable(f"{files[0]}: {len(files)} file(s), assay {assay.name!r} expects {expected}")
     channels: list[NDArray[Any]] = []
-    for path in files:
-        planes = read_planes(Path(path))
+    for channel, path in zip(assay.channels, files, strict=True):
+        described = _of_ome(Path(path), assay, channel)
+        planes = read_planes(Path(path)) if described is None else described
         if len(planes) != 1:
             raise ImageUnreadable(f"{path}: {len(planes)} planes, expected one grey plane a file")
         if channels and planes[0].shape != channels[0].shape:
@@ -134,6 +145,13 @@ def read_raw(files: Sequence[str | Path], assay: Assay) -> NDArray[Any]:
             )
         channels.append(planes[0])
     return np.stack(channels)
+
+
+def _of_ome(path: Path, assay: Assay, channel: Channel | None = None) -> NDArray[Any] | None:
+    """All channels of an OME-TIFF, or the only one of a file that is ``channel``'s; None where the file is none."""
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return None
+    return ome.read_channels(path, assay) if channel is None else ome.read_only_channel(path, assay, channel)
 
 
 def read_image(record: ImageRecord, assay: Assay) -> NDArray[np.float32]:

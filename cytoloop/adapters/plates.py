@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
+from cytoloop.adapters import harmony, ome
 from cytoloop.adapters.images import RAW_SUFFIXES, read_raw
-from cytoloop.domain.assay import Assay
+from cytoloop.domain.assay import Assay, Channel
 from cytoloop.domain.digest import digest_of_pixels
 from cytoloop.domain.documents import told
 from cytoloop.domain.errors import CytoloopError, ImageUnreadable, PlateError
@@ -31,9 +34,11 @@ _WELL = re.compile(
 
 
 def image_folder(source: Path) -> Path:
-    """``source/images`` where it exists, else ``source`` itself."""
+    """``source/images`` (``Images`` of a Harmony export) where it exists, else ``source`` itself."""
     if not source.is_dir():
         raise PlateError(f"{source}: not a folder")
+    if (index := harmony.find_index(source)) is not None:
+        return index.parent
     inner = source / "images"
     return inner if inner.is_dir() else source
 
@@ -64,7 +69,9 @@ def read_plate(
 
     A plate is a folder, or its ``images/``, of 8- or 16-bit unsigned TIFF or PNG, with an optional
     ``index.csv`` (``id,plate,well,field,treatment,…``). What the index does not say is read from
-    the file names. The folder may be reached through a link; what is in it must lie in it.
+    the file names, and pixel sizes from OME-XML where there is any. The folder may be reached through a link; what is
+    in it must lie in it. Or it is an export of Harmony (`cytoloop.adapters.harmony`), whose own index says what is
+    what; an ``index.csv`` beside it adds treatments.
 
     Parameters
     ----------
@@ -76,11 +83,20 @@ def read_plate(
     ------
     PlateError
         If there is no image, two files claim one id, a channel's file is missing, an id cannot be a file's name, a
-        link leads out of the plate, or the index names an id twice or holds a value that nobody wrote.
+        link leads out of the plate, the index names an id twice or holds a value that nobody wrote, or Harmony's
+        index cannot be followed.
     """
     folder = image_folder(source)
     index = _read_index(source)
-    fields = _files_by_id(folder, assay, on_problem)
+    if (exported := harmony.find_index(source)) is not None:
+        require_inside(exported, source, PlateError)
+        found = harmony.fields_of(harmony.read_index(exported), assay, on_problem)
+        for one in found:
+            _check_id(one.image_id, exported)
+        fields = {one.image_id: one.files for one in found}
+        index = {name: row | _said(index.get(name, {})) for name, row in harmony.rows_of(found)}
+    else:
+        fields = _files_by_id(folder, assay, on_problem)
     if not fields:
         raise PlateError(f"{folder}: no image for assay {assay.name!r} ({_expected_names(assay)})")
     records = []
@@ -99,6 +115,12 @@ def read_plate(
 
 def _record(image_id: str, files: tuple[Path, ...], row: Mapping[str, str], assay: Assay) -> ImageRecord:
     raw = read_raw(files, assay)
+    told = ome.describe(files[0])
+    size = _pixel_size(image_id, row)
+    z_plane = row.get("z_plane", "")
+    if told is not None:
+        size = told.pixel_size_um if size is None else size
+        z_plane = z_plane or (str(ome.z_plane(files[0], told, assay)) if told.size("Z") > 1 else "")
     found = _place(image_id)
     well = row.get("well") or (found["well"] if found else "")
     plate = row.get("plate") or (image_id[: found.start()].strip("-_") if found else "")
@@ -114,7 +136,27 @@ def _record(image_id: str, files: tuple[Path, ...], row: Mapping[str, str], assa
         field=field,
         treatment=row.get("treatment", ""),
         group=f"{plate}/{well}" if well else image_id,
+        z_plane=z_plane,
+        pixel_size_um=size,
     )
+
+
+def _said(row: Mapping[str, str]) -> dict[str, str]:
+    """The columns of a row that are not empty."""
+    return {key: value for key, value in row.items() if value}
+
+
+def _pixel_size(image_id: str, row: Mapping[str, str]) -> float | None:
+    text = row.get("pixel_size_um", "")
+    if not text:
+        return None
+    try:
+        size = float(text)
+    except ValueError:
+        size = math.nan
+    if not 0 < size < math.inf:
+        raise PlateError(f"image {image_id!r}: pixel_size_um is {text!r}, expected micrometres above 0")
+    return size
 
 
 def _place(image_id: str) -> re.Match[str] | None:
@@ -127,31 +169,39 @@ def _place(image_id: str) -> re.Match[str] | None:
 def _files_by_id(
     folder: Path, assay: Assay, on_problem: Callable[[CytoloopError], None] | None
 ) -> dict[str, tuple[Path, ...]]:
-    per_channel = [channel.suffix for channel in assay.channels if channel.suffix is not None]
-    longest_first = sorted(per_channel, key=len, reverse=True)  # one suffix may end another
-    found: dict[str, dict[str, Path]] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in RAW_SUFFIXES or path.name.startswith("."):
-            continue
-        suffix = next((s for s in longest_first if path.stem.endswith(s)), None) if per_channel else ""
-        if suffix is None:
-            continue
-        image_id = path.stem.removesuffix(suffix)
-        _check_id(image_id, path)
-        other = found.setdefault(image_id, {}).setdefault(suffix, path)
-        if other != path:
-            raise PlateError(f"two files with one id {image_id!r}: {other} and {path}; expected one")
+    per_channel = [_Own.of(channel) for channel in assay.channels if channel.has_own_file]
+    found: dict[str, dict[_Own, Path]] = {}
+    for inner in dict.fromkeys(own.folder for own in per_channel or [_ALL_IN_ONE]):
+        if not (folder / inner).is_dir():
+            raise PlateError(f"{folder / inner}: no such folder, assay {assay.name!r} has a channel there")
+        here = [own for own in per_channel or [_ALL_IN_ONE] if own.folder == inner]
+        longest_first = sorted(
+            here, key=lambda own: len(own.suffix), reverse=True
+        )  # one suffix may end another
+        for path in sorted((folder / inner).iterdir()):
+            if path.suffix.lower() not in RAW_SUFFIXES or path.name.startswith("."):
+                continue
+            stem = path.stem.removesuffix(".ome")  # a.ome.tif
+            own = next((own for own in longest_first if stem.endswith(own.suffix)), None)
+            if own is None:
+                continue
+            image_id = stem.removesuffix(own.suffix)
+            _check_id(image_id, path)
+            other = found.setdefault(image_id, {}).setdefault(own, path)
+            if other != path:
+                raise PlateError(f"two files with one id {image_id!r}: {other} and {path}; expected one")
     fields = {}
-    for image_id, by_suffix in found.items():
-        missing = [s for s in per_channel if s not in by_suffix]
+    for image_id, by_channel in found.items():
+        missing = [own for own in per_channel if own not in by_channel]
         if missing:
-            present = next(iter(by_suffix.values()))
-            problem = PlateError(f"{present}: channel file {image_id}{missing[0]}.* is missing beside it")
+            present = next(iter(by_channel.values()))
+            name = f"{missing[0].folder}{missing[0].folder and '/'}{image_id}{missing[0].suffix}.*"
+            problem = PlateError(f"{present}: channel file {name} is missing beside it")
             if on_problem is None:
                 raise problem
             on_problem(problem)
             continue
-        fields[image_id] = tuple(by_suffix[s] for s in per_channel) if per_channel else (by_suffix[""],)
+        fields[image_id] = tuple(by_channel[own] for own in per_channel or [_ALL_IN_ONE])
     return fields
 
 
@@ -163,9 +213,25 @@ def _check_id(image_id: str, path: Path) -> None:
         )
 
 
+class _Own(NamedTuple):
+    """Where a channel's own files lie, and how their names end."""
+
+    folder: str
+    suffix: str
+
+    @classmethod
+    def of(cls, channel: Channel) -> _Own:
+        return cls(channel.folder or "", channel.suffix or "")
+
+
+_ALL_IN_ONE = _Own("", "")
+"""A file holds all channels."""
+
+
 def _expected_names(assay: Assay) -> str:
-    suffixes = [channel.suffix or "" for channel in assay.channels] if assay.channels[0].suffix else [""]
-    return "expected " + ", ".join(f"<id>{suffix}.tif|.png" for suffix in dict.fromkeys(suffixes))
+    own = [_Own.of(channel) for channel in assay.channels]
+    names = [f"{one.folder}{one.folder and '/'}<id>{one.suffix}.tif|.png" for one in own]
+    return "expected " + ", ".join(dict.fromkeys(names))
 
 
 def _read_index(source: Path) -> dict[str, dict[str, str]]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cytoloop.commands.console import print_json, progress_bars, stderr, stdout, table
 from cytoloop.commands.context import Context
@@ -157,25 +157,27 @@ def doctor(context: Context, deep: bool) -> None:
         raise _Failed(f"{len(failed)} check(s) failed: {', '.join(failed)}")
 
 
-def simulate_plate(context: Context, out: Path, preset: str, images: int, seed: int) -> None:
+def simulate_plate(
+    context: Context, out: Path, preset: str, images: int, seed: int, layout: Literal["flat", "harmony"]
+) -> None:
     """Write a simulated plate."""
     from cytoloop.commands.simulate_plate import simulate_plate_command
 
     with progress_bars() as tell:
         summary = simulate_plate_command(
-            out, preset, images, seed, lambda done, total: tell("simulate", done, total)
+            out, preset, images, seed, lambda done, total: tell("simulate", done, total), layout
         )
     _show(context, summary, f"{images} images of preset {preset}, seed {seed}, in {out}")
 
 
-def import_(context: Context, source: Path, assay_name: str) -> None:
+def import_(context: Context, source: Path, assay_name: str, masks: Path | None) -> None:
     """Import a plate."""
     from cytoloop.commands.importing import connect_backend, import_plate
 
     with open_home(context.home) as home:
         assay = home.load(assay_name)
         with progress_bars() as tell:
-            summary = import_plate(home, source, assay, tell)
+            summary = import_plate(home, source, assay, tell, masks)
         problem = connect_backend(home, assay)
     if problem is not None:
         stderr.print(
@@ -183,12 +185,33 @@ def import_(context: Context, source: Path, assay_name: str) -> None:
             "Corrections wait there until it is: start the backend and import again.",
             soft_wrap=True,
         )
+    for warning in summary.warnings:
+        stderr.print(f"warning: {warning}", soft_wrap=True, markup=False)
     groups = ", ".join(f"{count} {split}" for split, count in summary.groups.items())
+    given = f", {summary.masks} with a mask ({summary.masks_version or 'all known'})" if summary.masks else ""
     _show(
         context,
         summary,
-        f"{summary.images} images ({summary.new_images} new), {summary.new_tasks} new tasks in project "
+        f"{summary.images} images ({summary.new_images} new){given}, {summary.new_tasks} new tasks in project "
         f"{summary.project_id}; wells: {groups}; serving {summary.active_version}",
+    )
+
+
+def export(context: Context, out: Path, assay: str | None, **options: Any) -> None:
+    """Write masks and where they came from."""
+    from cytoloop.commands.exporting import export as export_masks
+
+    with open_home(context.home) as home, progress_bars() as tell:
+        chosen = home.load(_one_assay(home.store.assays.names(), assay))
+        summary = export_masks(
+            home, chosen, out, tell=lambda done, total: tell("export", done, total), **options
+        )
+    objects = "" if summary.objects is None else f", {summary.objects} objects"
+    _show(
+        context,
+        summary,
+        f"{summary.items} items ({summary.corrected} corrected) of {summary.images} images, {summary.whole_images} of "
+        f"them whole{objects}, in {summary.out}",
     )
 
 

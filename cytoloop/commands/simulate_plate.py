@@ -4,6 +4,11 @@ OUT/plate.json          preset, seed, number of images: what this folder is
 OUT/index.csv           id, plate, well, field, treatment, look, height, width
 OUT/images/<id>.tif     16 bit, (2, H, W): pHluorin, DsRed
 OUT/labels/<id>.png     indexed 8 bit; the value of a pixel is its class
+
+In the layout of a Harmony export, in the place of OUT/images:
+
+OUT/Images/Index.idx.xml                      what Harmony writes: wells, fields, channels, pixel size
+OUT/Images/r02c03f01p01-ch1sk1fk1fl1.tiff     16 bit, (H, W): one channel of one field
 """
 
 from __future__ import annotations
@@ -16,13 +21,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
+from cytoloop.adapters.harmony import IMAGES, INDEX_NAMES
+from cytoloop.adapters.harmony_index import RecordedField, index_document, plane_name
 from cytoloop.domain.errors import InputError, PlateError
 from cytoloop.domain.simulate import (
     HEIGHT,
@@ -38,7 +45,9 @@ from cytoloop.files import read_json
 
 logger = logging.getLogger(__name__)
 
+Layout = Literal["flat", "harmony"]
 PIXEL_SIZE_UM = 0.2152
+CHANNELS = ("pHluorin", "DsRed")
 COLUMNS = ("id", "plate", "well", "field", "treatment", "look", "height", "width")
 PALETTE: Mapping[int, tuple[int, int, int]] = {
     0: (0, 0, 0),
@@ -72,6 +81,14 @@ class _PlateNote:
     preset: str
     seed: int
     images: int
+    layout: Layout = "flat"
+
+    def document(self) -> dict[str, Any]:
+        """As it is written; a flat plate's is what it was before there was another layout."""
+        document = asdict(self)
+        if self.layout == "flat":
+            del document["layout"]
+        return document
 
 
 def simulate_plate_command(
@@ -80,6 +97,7 @@ def simulate_plate_command(
     images: int,
     seed: int,
     progress: Callable[[int, int], None] | None = None,
+    layout: Layout = "flat",
 ) -> PlateSummary:
     """Write a simulated plate, or complete one that was begun.
 
@@ -98,11 +116,14 @@ def simulate_plate_command(
         >= 0.
     progress : callable, optional
         Called with (fields done, fields in all) after each field.
+    layout : str
+        ``flat``, a file a field, or ``harmony``, as Opera and Operetta export a plate: the same ids, pixels and truth.
 
     Raises
     ------
     InputError
-        If the preset is unknown, or images or seed out of range.
+        If the preset is unknown, images or seed out of range, or the fields do not fit on the one plate of a
+        Harmony export.
     PlateError
         If ``out`` holds anything but a plate of this preset and seed with at most as many images.
     """
@@ -111,20 +132,30 @@ def simulate_plate_command(
             f"simulate-plate: preset {preset!r}, {images} images, seed {seed}; "
             f"expected one of {sorted(PRESETS)}, images >= 1, seed >= 0"
         )
-    note = _PlateNote(preset=preset, seed=seed, images=images)
-    _claim(out, note)
+    note = _PlateNote(preset=preset, seed=seed, images=images, layout=layout)
     plans = [plan_field(preset, seed, index) for index in range(images)]
+    if layout == "harmony" and plans[-1].plate_number > 0:
+        fitting = sum(plan.plate_number == 0 for plan in plans)
+        raise InputError(
+            f"simulate-plate: {images} images, expected at most {fitting}: an export holds one plate"
+        )
+    _claim(out, note)
     drawn = 0
     for done, plan in enumerate(plans, start=1):
-        image_file = out / "images" / f"{plan.image_id}.tif"
+        image_files = _image_files(out, plan, layout)
         label_file = out / "labels" / f"{plan.image_id}.png"
-        if not (image_file.is_file() and label_file.is_file()):
+        if not (label_file.is_file() and all(file.is_file() for file in image_files)):
             field = simulate_field(preset, seed, plan.index)
-            _write_whole(image_file, _tiff_of(field))
+            for file, content in zip(image_files, _tiffs_of(field, layout), strict=True):
+                _write_whole(file, content)
             _write_whole(label_file, _png_of(field.truth_HW))
             drawn += 1
         if progress is not None:
             progress(done, images)
+    if layout == "harmony":
+        recorded = [_recorded(plan) for plan in plans]
+        index = index_document(plans[0].plate, recorded, CHANNELS, PIXEL_SIZE_UM)
+        _write_whole(out / IMAGES / INDEX_NAMES[0], index)
     _write_whole(out / "index.csv", _index_of(plans))
     logger.info(
         "plate simulated out=%s preset=%s seed=%d images=%d drawn=%d", out, preset, seed, images, drawn
@@ -150,7 +181,8 @@ def _claim(out: Path, note: _PlateNote) -> None:
         )
     if there is not None:
         wanted = asdict(note)
-        differs = [k for k in ("kind", "version", "preset", "seed") if there.get(k) != wanted[k]]
+        there = {"layout": "flat", **there}
+        differs = [k for k in ("kind", "version", "preset", "seed", "layout") if there.get(k) != wanted[k]]
         if differs:
             got = ", ".join(f"{k} {there.get(k)!r}" for k in differs)
             expected = ", ".join(f"{k} {wanted[k]!r}" for k in differs)
@@ -158,10 +190,10 @@ def _claim(out: Path, note: _PlateNote) -> None:
         count = there.get("images")
         if not isinstance(count, int) or count > note.images:
             raise PlateError(f"{out}: holds a plate of {count} images, expected at most {note.images}")
-    for folder in (out / "images", out / "labels"):
+    for folder in (out / (IMAGES if note.layout == "harmony" else "images"), out / "labels"):
         folder.mkdir(parents=True, exist_ok=True)
     if there != asdict(note):
-        _write_whole(out / "plate.json", (json.dumps(asdict(note), indent=2) + "\n").encode())
+        _write_whole(out / "plate.json", (json.dumps(note.document(), indent=2) + "\n").encode())
 
 
 def _read_note(out: Path) -> dict[str, Any] | None:
@@ -175,18 +207,36 @@ def _read_note(out: Path) -> dict[str, Any] | None:
     return document
 
 
-def _tiff_of(field: SimulatedField) -> bytes:
+def _image_files(out: Path, plan: FieldPlan, layout: Layout) -> list[Path]:
+    if layout == "flat":
+        return [out / "images" / f"{plan.image_id}.tif"]
+    recorded = _recorded(plan)
+    return [out / IMAGES / plane_name(recorded, channel) for channel in range(1, len(CHANNELS) + 1)]
+
+
+def _recorded(plan: FieldPlan) -> RecordedField:
+    row, column = ord(plan.well[0]) - ord("A") + 1, int(plan.well[1:])
+    return RecordedField(row=row, column=column, field=int(plan.field), height=HEIGHT, width=WIDTH)
+
+
+def _tiffs_of(field: SimulatedField, layout: Layout) -> list[bytes]:
+    if layout == "flat":
+        return [_tiff_of(field.image_CHW, {"axes": "CYX", "Channel": list(CHANNELS)})]
+    return [_tiff_of(grey_HW, {"axes": "YX"}) for grey_HW in field.image_CHW]
+
+
+def _tiff_of(grey: NDArray[np.uint16], metadata: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
     per_cm = 10_000.0 / PIXEL_SIZE_UM
     tifffile.imwrite(
         buffer,
-        field.image_CHW,
+        grey,
         photometric="minisblack",
         compression="zlib",
         predictor=False,
         resolution=(per_cm, per_cm),
         resolutionunit="CENTIMETER",
-        metadata={"axes": "CYX", "Channel": ["pHluorin", "DsRed"]},
+        metadata=dict(metadata),
     )
     return buffer.getvalue()
 

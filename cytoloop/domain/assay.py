@@ -22,10 +22,24 @@ class Channel:
     name: str
     suffix: str | None = None
     """End of the file's stem where each channel is a file of its own (``_ch1-gal3``)."""
+    folder: str | None = None
+    """Folder, inside that of the images, where each channel has files of its own in a folder of its own."""
     plane: int | None = None
     """Index of the plane where all channels share one file."""
     colour: str = "#ffffff"
     """Display colour, ``#rrggbb``: what this channel looks like in the composite."""
+    recorded_as: str | int | None = None
+    """What the microscope calls it (Harmony's or OME's channel name, or Harmony's ChannelID); None: ``name``."""
+
+    @property
+    def has_own_file(self) -> bool:
+        """Whether the channel is a file of its own."""
+        return self.suffix is not None or self.folder is not None
+
+    @property
+    def recorded_name(self) -> str | int:
+        """What to look for in a microscope's index."""
+        return self.name if self.recorded_as is None else self.recorded_as
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +99,10 @@ class Assay:
     """Side of a pixel in micrometres, where known."""
     tiling: tuple[int, int] = (1, 1)
     """(rows, columns) of items per image."""
+    z_plane: int | None = None
+    """Which focal plane of a stack is used, as the microscope numbers them; None: the only one there is."""
+    reviewed_region: bool = False
+    """Whether an expert may frame what was looked at; what lies outside then counts as not looked at."""
     class_priority: tuple[str, ...] = ()
     """Who wins where drawn classes overlap, strongest first; default: the order of ``classes`` reversed."""
     display: Display = field(default_factory=Display)
@@ -146,7 +164,8 @@ class Assay:
     def document(self) -> dict[str, Any]:
         """The assay as JSON, stored beside everything that was made under it.
 
-        One teacher is written as it was before there could be more: digests stay.
+        One teacher is written as it was before there could be more, and so is a channel that has but one name:
+        digests stay.
         """
         document = asdict(self)
         del document["queue_policies"], document["trainer"]
@@ -156,6 +175,14 @@ class Assay:
                 del document["cip"]["agreement"]
         if not self.normalisation:
             del document["normalisation"]
+        if self.z_plane is None:
+            del document["z_plane"]
+        if not self.reviewed_region:
+            del document["reviewed_region"]
+        for channel in document["channels"]:
+            for key in ("recorded_as", "folder"):
+                if channel[key] is None:
+                    del channel[key]
         return document
 
     @property

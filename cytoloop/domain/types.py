@@ -40,6 +40,8 @@ Role = Literal["ranked", "audit", "contest", "validation", "sealed", "overlap", 
 experts; *gold* read by all; *blank* without a proposal, which tells how far proposals lead the expert;
 *review* a correction worth a second look.
 """
+IMPORTED = "imported"
+"""Begins the name of what is no model's: an import of masks from elsewhere (``imported-<YYYYMMDD>-<8 hex>``)."""
 Canvas = Literal["model", "cip", "blank"]
 """What lies on an item when an expert opens it: the active model's mask, CIP's, or nothing."""
 LeaseState = Literal["held", "done", "skipped", "released", "expired"]
@@ -86,6 +88,10 @@ class ImageRecord:
     group: str
     """What must not straddle a split: plate and well, or the image where wells are unknown."""
     split: Split = "train"
+    z_plane: str = ""
+    """Which focal plane it is, as the microscope numbers them; empty where unknown."""
+    pixel_size_um: float | None = None
+    """Side of a pixel in micrometres, as the microscope wrote it down; None where it did not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

@@ -67,10 +67,16 @@ def _optics(record: ImageRecord) -> tuple[str, int, int]:
 
 
 def weak_masks(store: Store, assay: Assay) -> dict[str, str]:
-    """Mask digest by ``image_id`` under the assay's present recipe."""
-    return store.images.weak_labels(assay.name, recipe_digest(assay.cip), CODE_VERSION)
+    """Mask digest by ``image_id``: what a model learns from where no expert looked.
+
+    The masks of the assay's present recipe; of an image whose mask was imported, that one.
+    """
+    of_recipe = store.images.weak_labels(assay.name, recipe_digest(assay.cip), CODE_VERSION)
+    return {**of_recipe, **store.imported.latest(assay.name)}
 
 
 def weak_confidences(store: Store, assay: Assay) -> dict[str, str]:
-    """Digest of the confidence by ``image_id``, likewise; empty where one teacher labels alone."""
-    return store.images.weak_confidences(assay.name, recipe_digest(assay.cip), CODE_VERSION)
+    """Digest of the confidence by ``image_id``, of those masks that teachers voted for."""
+    voted = store.images.weak_confidences(assay.name, recipe_digest(assay.cip), CODE_VERSION)
+    imported = store.imported.latest(assay.name)
+    return {image_id: digest for image_id, digest in voted.items() if image_id not in imported}

@@ -253,6 +253,84 @@ def test_ignore_wins_over_every_class() -> None:
     assert correction.conflict_pixels == 1  # the other one was given to ignore, not to the stronger class
 
 
+def frame(x: float, y: float, width: float, height: float, **changes: Any) -> dict[str, Any]:
+    """What was reviewed, of a picture of 2 x 3 pixels, in percent."""
+    value = {"x": x, "y": y, "width": width, "height": height, "rotation": 0, **changes.pop("value", {})}
+    return {
+        "id": "frame",
+        "from_name": "reviewed",
+        "to_name": "image",
+        "type": "rectanglelabels",
+        "origin": "manual",
+        "original_width": 3,
+        "original_height": 2,
+        "image_rotation": 0,
+        "value": {**value, "rectanglelabels": ["Reviewed region"]} | changes.pop("labels", {}),
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [
+        ([], [[1, 1, 0], [0, 2, 2]]),
+        ([frame(0, 0, 100, 100)], [[1, 1, 0], [0, 2, 2]]),
+        ([frame(0, 0, 100, 50)], [[1, 1, 0], [255, 255, 255]]),
+        ([frame(34, 0, 66, 100)], [[255, 1, 0], [255, 2, 2]]),
+        ([frame(-5, -5, 60, 60)], [[1, 1, 255], [255, 255, 255]]),  # drawn beyond the edge
+        ([frame(20, 0, 20, 100)], [[255, 255, 255], [255, 255, 255]]),  # between two centres
+        ([frame(0, 0, 34, 100), frame(66, 50, 34, 50)], [[1, 255, 255], [0, 255, 2]]),
+    ],
+)
+def test_what_lies_outside_the_frames_was_not_looked_at(
+    frames: list[dict[str, Any]], expected: list[list[int]]
+) -> None:
+    drawn = [region("Cell", [[1, 1, 0], [0, 0, 0]]), region("Nucleus", [[0, 0, 0], [0, 1, 1]])]
+    correction = correct(annotation(*drawn, *frames))
+    assert correction.mask_HW.tolist() == expected
+    assert correction.origins == {"manual": 2}  # a frame is nothing that was drawn
+
+
+def test_conflicts_outside_the_frame_do_not_count() -> None:
+    both = [region("Cell", [[1, 1, 0], [0, 0, 0]]), region("Nucleus", [[1, 0, 0], [0, 0, 0]])]
+    assert correct(annotation(*both)).conflict_pixels == 1
+    assert correct(annotation(*both, frame(34, 0, 66, 100))).conflict_pixels == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"value": {"rotation": 5}}, InputError, "frame turned by 5 degrees, expected 0"),
+        ({"value": {"width": None}}, InputError, "width is None, expected a number"),
+        ({"value": {"x": float("nan")}}, InputError, "x is nan, expected a number"),
+        ({"value": {"y": 10**400}}, InputError, "y is 1000.*, expected a number"),
+        (
+            {"labels": {"rectanglelabels": ["Cell"]}},
+            UnsupportedLabelConfig,
+            r"\['Cell'\] on 'image', expected",
+        ),
+        ({"to_name": "channel_0"}, UnsupportedLabelConfig, "on 'channel_0', expected"),
+        (
+            {"from_name": "tag"},
+            UnsupportedLabelConfig,
+            "'rectanglelabels' of 'tag' on 'image', expected 'brushlabels'",
+        ),
+        ({"original_width": 4}, ShapeError, r"region 'frame': mask \(2, 4\), image \(2, 3\)"),
+        ({"image_rotation": 90}, InputError, "image turned by 90 degrees"),
+        ({"value": {}, "labels": []}, InputError, "value"),
+    ],
+)
+def test_a_frame_that_cannot_be_understood_is_refused(
+    changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    changes = dict(changes)
+    odd = (
+        frame(0, 0, 50, 50, **changes) if changes.get("labels") != [] else {**frame(0, 0, 1, 1), "value": []}
+    )
+    with pytest.raises(error, match=message):
+        correct(annotation(odd))
+
+
 def test_soft_edges_count_from_alpha_128() -> None:
     from label_studio_sdk.converter import brush
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -64,6 +65,37 @@ def test_studies_that_share_the_pictures_show_no_doubt() -> None:
 def test_our_own_config_is_accepted() -> None:
     for assay in (assay_of("dye"), assay_of("gal3", "LC3")):
         check_label_config(labeling_config(assay), assay)
+
+
+def test_a_frame_is_offered_where_the_assay_wants_it() -> None:
+    framing = replace(assay_of("dye"), reviewed_region=True)
+    root = ET.fromstring(labeling_config(framing))
+    (rectangle,) = root.iter("RectangleLabels")
+    assert (rectangle.get("name"), rectangle.get("toName"), rectangle.get("canRotate")) == (
+        "reviewed",
+        "image",
+        "false",
+    )
+    assert [label.get("value") for label in rectangle.iter("Label")] == ["Reviewed region"]
+    check_label_config(labeling_config(framing), framing)
+
+
+def test_a_config_without_the_frame_or_with_one_unasked_is_refused() -> None:
+    plain = assay_of("dye")
+    framing = replace(plain, reviewed_region=True)
+    with pytest.raises(
+        UnsupportedLabelConfig, match=r"expected only .* and 'RectangleLabels reviewed on image'"
+    ):
+        check_label_config(labeling_config(plain), framing)
+    with pytest.raises(
+        UnsupportedLabelConfig, match=r"RectangleLabels reviewed on image'.*expected only 'Brush"
+    ):
+        check_label_config(labeling_config(framing), plain)
+    renamed = labeling_config(framing).replace("Reviewed region", "Seen")
+    with pytest.raises(
+        UnsupportedLabelConfig, match=r"rectangles \['Seen'\], expected only 'Reviewed region'"
+    ):
+        check_label_config(renamed, framing)
 
 
 OURS = labeling_config(assay_of("dye"))

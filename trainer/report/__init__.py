@@ -49,6 +49,7 @@ from trainer.report.studies import (
     RatingStudy,
     Speed,
 )
+from trainer.report.wells import WellScore
 
 __all__ = [
     "PAPER_MINUTES",
@@ -92,6 +93,7 @@ __all__ = [
     "Start",
     "TrainingRun",
     "VersionScores",
+    "WellScore",
     "WellsNeeded",
     "WorstCase",
     "audit_point",
@@ -288,6 +290,8 @@ class CycleReport:
     human_times: tuple[HumanTime, ...] = ()
     """Of all work so far."""
     speeds: tuple[Speed, ...] = ()
+    wells: tuple[WellScore, ...] = ()
+    """Every well of the assay's plates; empty where none is known, and in reports older than this field."""
     notes: tuple[str, ...] = ()
     """What a person should know beside the decision, one sentence each."""
 

@@ -11,8 +11,9 @@ from cytoloop.domain.metrics import CorrectionDelta
 from cytoloop.domain.types import Role
 from trainer.report.scores import ClassErrors
 
-Start = Literal["prediction", "blank", "unknown"]
-"""What an expert began with: a version's prediction, an empty canvas, or what can no longer be told."""
+Start = Literal["prediction", "imported", "blank", "unknown"]
+"""What an expert began with: a version's prediction, a mask from elsewhere, an empty canvas, or what can no longer be
+told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,12 +31,14 @@ from trainer.report.figures import (
     confusion_matrix_figure,
     error_bars,
     metric_bars,
+    plate_map,
     rating_violins,
     reliability_diagram,
     training_curves,
 )
 from trainer.report.names import SPLIT_TITLES, label_of, short_labels
 from trainer.report.ranking import FEWEST_ITEMS, together
+from trainer.report.wells import PlateWells, plates_of
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +62,21 @@ def picture_of(svg: str | None, text: str) -> Picture | None:
 def training_picture(run: TrainingRun) -> Picture | None:
     """How a run went."""
     return picture_of(training_curves(run), f"Loss and validation of {run.version} by epoch")
+
+
+def plate_views(report: CycleReport) -> list[tuple[PlateWells, Picture | None]]:
+    """Plates in which something is corrected, each from above."""
+    return [
+        (
+            plate,
+            picture_of(
+                plate_map(plate.wells),
+                f"Plate {plate.plate}: mean IoU of the model in use by well; table beside it",
+            ),
+        )
+        for plate in plates_of(report.wells)
+        if plate.corrected
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from cytoloop.adapters.store.corrections import Corrections, Reading, StoredCorr
 from cytoloop.adapters.store.figures import AssayFigures, Figures, Waiting
 from cytoloop.adapters.store.handouts import Handouts, Tab
 from cytoloop.adapters.store.images import Assays, Images
+from cytoloop.adapters.store.imported import Imported
 from cytoloop.adapters.store.inbox import Inbox
 from cytoloop.adapters.store.leases import Leases
 from cytoloop.adapters.store.migrations import STORE
@@ -54,6 +55,7 @@ class Store:
         self._file = SqliteFile(home / "cytoloop.sqlite3", STORE)
         self.assays = Assays(self._file)
         self.images = Images(self._file)
+        self.imported = Imported(self._file)
         self.corrections = Corrections(self._file)
         self.queues = Queues(self._file)
         self.leases = Leases(self._file, self.corrections)

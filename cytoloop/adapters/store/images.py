@@ -289,6 +289,8 @@ def _image_row(assay: str, record: ImageRecord, added_at: str) -> dict[str, Any]
         "field": record.field,
         "treatment": record.treatment,
         "group_id": record.group,
+        "z_plane": record.z_plane,
+        "pixel_size_um": record.pixel_size_um,
         "added_at": added_at,
     }
 
@@ -306,6 +308,8 @@ def _record(row: Mapping[str, Any]) -> ImageRecord:
         treatment=row["treatment"],
         group=row["group_id"],
         split=row["split"],
+        z_plane=row["z_plane"],
+        pixel_size_um=row["pixel_size_um"],
     )
 
 

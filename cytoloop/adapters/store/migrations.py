@@ -153,6 +153,19 @@ STORE: dict[str, Migration] = {
         # When Label Studio was last asked for what no event told, and answered to the end.
         "ALTER TABLE assays ADD COLUMN looked_at TEXT",
     ),
+    "0010_planes_and_pixel_sizes": _statements(
+        # As the microscope wrote them down; what was imported before keeps its silence.
+        "ALTER TABLE images ADD COLUMN z_plane TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE images ADD COLUMN pixel_size_um REAL",
+    ),
+    "0011_imported_masks": _statements(
+        # Append-only: the latest row of an image is the mask that is shown.
+        """CREATE TABLE imported_masks (
+            id INTEGER PRIMARY KEY, assay TEXT NOT NULL, image_id TEXT NOT NULL, version TEXT NOT NULL,
+            mask TEXT NOT NULL, tiles TEXT NOT NULL, source TEXT NOT NULL, imported_at TEXT NOT NULL,
+            FOREIGN KEY (assay, image_id) REFERENCES images (assay, image_id))""",
+        "CREATE INDEX imported_by_image ON imported_masks (assay, image_id, id)",
+    ),
 }
 
 PREDICTIONS: dict[str, Migration] = {

@@ -101,6 +101,20 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     assert (assay.cip.teachers, assay.cip.agreement) == ((), 0.0)
 
 
+def test_channels_may_be_found_by_what_the_microscope_calls_them(tmp_path: Path) -> None:
+    names: list[str | int] = ["Alexa 488", 2]
+    channels = [{"name": name, "recorded_as": recorded} for name, recorded in zip("ab", names, strict=True)]
+    assay = read_assay(write(tmp_path, changed(channels=channels, z_plane=3)))
+    assert [channel.recorded_name for channel in assay.channels] == names
+    assert assay.z_plane == 3
+    folders = [{"name": name, "folder": name.upper()} for name in "ab"]
+    assay = read_assay(write(tmp_path, changed(channels=folders)))
+    assert [(c.folder, c.recorded_name, c.has_own_file) for c in assay.channels] == [
+        ("A", "a", True),
+        ("B", "b", True),
+    ]
+
+
 TWO = GOOD["channels"]
 CLASSES = GOOD["classes"]
 CIP = {"recipe": "cells2ch", "parameters": {"cell_sigma": 2}}
@@ -119,6 +133,16 @@ CIP = {"recipe": "cells2ch", "parameters": {"cell_sigma": 2}}
         (changed(channels="DNA"), "key 'channels': Input should be a valid list, got 'DNA'"),
         (changed(channels=[]), "key 'channels'"),
         (changed(channels=[TWO[0], TWO[0]]), "channel names are ['DNA', 'DNA'], expected each once"),
+        (
+            changed(channels=[{**TWO[0], "folder": "../raw"}, TWO[1]]),
+            "key 'channels.0.folder': String should match",
+        ),
+        (
+            changed(channels=[{**TWO[0], "recorded_as": "Actin"}, {"name": "Actin", "plane": 1}]),
+            "names the microscope gave are ['Actin', 'Actin'], expected each once",
+        ),
+        (changed(channels=[{**TWO[0], "recorded_as": 0}, TWO[1]]), "key 'channels.0.recorded_as"),
+        (changed(z_plane=-1), "key 'z_plane': Input should be greater than or equal to 0"),
         (changed(channels=[TWO[0], {"name": "Actin"}]), "expected a plane (or a suffix) on every channel"),
         (
             changed(channels=[TWO[0], {"name": "Actin", "suffix": "_2"}]),

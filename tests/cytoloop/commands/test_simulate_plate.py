@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 import tifffile
 from PIL import Image
 
+from cytoloop.adapters.assays import load_assay
+from cytoloop.adapters.plates import read_plate
 from cytoloop.commands.simulate_plate import simulate_plate_command
 from cytoloop.domain.errors import InputError, PlateError
 from cytoloop.domain.simulate import simulate_field
@@ -124,3 +127,60 @@ def test_impossible_arguments_leave_no_folder(tmp_path, preset, images, seed):
     with pytest.raises(InputError, match="simulate-plate"):
         simulate_plate_command(tmp_path / "plate", preset, images, seed)
     assert not (tmp_path / "plate").exists()
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory):
+    out = tmp_path_factory.mktemp("exports") / "export"
+    assert simulate_plate_command(out, "rosella", 3, 7, layout="harmony").drawn == 3
+    return out
+
+
+def test_a_harmony_export_is_the_same_plate(plate, export):
+    """The same ids, pixels and truth, wells and treatments, read by way of Harmony's index."""
+    assay = load_assay("rosella")
+    flat = {record.image_id: record for record in read_plate(plate, assay)}
+    records = {record.image_id: record for record in read_plate(export, assay)}
+    assert len(records) == 3
+    assert flat.keys() < records.keys()
+    for image_id, record in flat.items():
+        same = records[image_id]
+        places = [(r.image_key, r.plate, r.well, r.field, r.group, r.treatment) for r in (record, same)]
+        assert places[0] == places[1]
+        assert same.pixel_size_um == pytest.approx(0.2152)
+        assert (export / "labels" / f"{image_id}.png").read_bytes() == (
+            plate / "labels" / f"{image_id}.png"
+        ).read_bytes()
+
+
+def test_files_of_an_export_are_named_as_harmony_names_them(export):
+    names = sorted(path.name for path in (export / "Images").iterdir())
+    assert names.pop(0) == "Index.idx.xml"
+    assert len(names) == 6
+    assert all(re.fullmatch(r"r\d\dc\d\df0[12]p01-ch[12]sk1fk1fl1\.tiff", name) for name in names)
+    with tifffile.TiffFile(export / "Images" / names[0]) as tiff:
+        assert (tiff.series[0].axes, tiff.series[0].shape, tiff.series[0].dtype) == (
+            "YX",
+            (512, 680),
+            np.uint16,
+        )
+
+
+def test_an_export_grows_and_stays_an_export(export, tmp_path):
+    grown = tmp_path / "grown"
+    shutil.copytree(export, grown)
+    assert simulate_plate_command(grown, "rosella", 4, 7, layout="harmony").drawn == 1
+    assert len(read_plate(grown, load_assay("rosella"))) == 4
+    with pytest.raises(PlateError, match="layout 'harmony', expected layout 'flat'"):
+        simulate_plate_command(grown, "rosella", 4, 7)
+
+
+def test_a_flat_plate_is_no_export(copy):
+    with pytest.raises(PlateError, match="layout 'flat', expected layout 'harmony'"):
+        simulate_plate_command(copy, "rosella", 2, 7, layout="harmony")
+
+
+def test_an_export_holds_one_plate(tmp_path):
+    with pytest.raises(InputError, match="617 images, expected at most 616"):
+        simulate_plate_command(tmp_path / "export", "rosella", 617, 7, layout="harmony")
+    assert not (tmp_path / "export").exists()

@@ -47,6 +47,7 @@ from trainer.report import (
     Speed,
     TrainingRun,
     VersionScores,
+    WellScore,
     WellsNeeded,
     WorstCase,
 )
@@ -302,6 +303,20 @@ def full_report(picture: str) -> CycleReport:
             Speed(version=OLD, method="cip", seconds=0.84, images=3),
             Speed(version=NEW, method="joint", seconds=0.031, images=9),
         ),
+        wells=(
+            WellScore(
+                plate="P7",
+                well="B03",
+                split="contest",
+                treatment="Torin 1",
+                items=8,
+                corrected=3,
+                minutes=12.4,
+                mean_iou=0.625,
+            ),
+            WellScore(plate="P7", well="C05", split="train", items=8, corrected=2, minutes=3.0),
+            WellScore(plate="P7", well="D06", split="train", items=8, corrected=0, minutes=0.0),
+        ),
         ledger=(
             LedgerEntry(step="corrections", who="person", seconds=1800),
             LedgerEntry(step="training", who="machine", seconds=61),
@@ -369,9 +384,9 @@ def test_the_page_says_what_was_decided_and_loads_nothing(tmp_path: Path, pictur
         "in use before",
     ):
         assert told in page.text
-    # the learning curve; methods and contest; of the contest items metrics, classes, two matrices, two of boxes, error types; two of
+    # the learning curve; methods and contest; the plate; of the contest items metrics, classes, two matrices, two of boxes, error types; two of
     # expert boxes; the doubt scale and two panels; proposals, violins, reliability; ranking; training; times
-    assert len(page.addresses) == 1 + 2 + 7 + 2 + 3 + 3 + 1 + 1 + 1
+    assert len(page.addresses) == 1 + 2 + 1 + 7 + 2 + 3 + 3 + 1 + 1 + 1
     assert all(address.startswith("data:image/") for address in page.addresses)
     assert page.unnamed_pictures == 0
     assert "script" not in page.tags
@@ -404,6 +419,23 @@ def test_json_comes_back_as_the_same_report(tmp_path: Path, picture: str) -> Non
     document = json.loads(render_report(report, tmp_path)[1].read_text(encoding="utf-8"))
     assert CycleReport.from_dict(document) == report
     assert document["contest"]["lower_bound"] == pytest.approx(report.contest.lower_bound)  # type: ignore[union-attr]
+
+
+def test_wells_are_on_the_page_with_what_was_corrected_in_them(tmp_path: Path, picture: str) -> None:
+    page = Page(render_report(full_report(picture), tmp_path)[0].read_text(encoding="utf-8"))
+    text = " ".join(page.text.split())
+    begin = text.index("The plate, well by well")
+    part = text[begin : begin + 900]
+    assert "P7" in part
+    assert "B03 Torin 1 contest 3 of 8 12.4 0.62" in part
+    assert "C05 – train 2 of 8 3.0 –" in part
+    assert "D06" not in part  # nothing corrected: it is in the picture alone
+    assert "2 of 3 wells have corrected items" in part
+
+
+def test_a_report_without_wells_says_nothing_of_them(tmp_path: Path, picture: str) -> None:
+    for report in (replace(full_report(picture), wells=()), bare_report()):
+        assert "well by well" not in render_report(report, tmp_path)[0].read_text(encoding="utf-8")
 
 
 def test_a_cycle_without_training_has_a_page_too(tmp_path: Path) -> None:
@@ -600,6 +632,7 @@ def test_a_report_from_before_these_fields_still_loads(tmp_path: Path, picture: 
         "contests",
         "failure",
         "handover",
+        "wells",
     )
     for key in new:
         del document[key]

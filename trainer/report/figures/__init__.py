@@ -17,6 +17,7 @@ from trainer.report.figures.curves import (
     training_curves,
 )
 from trainer.report.figures.dots import difference_dots, method_dots
+from trainer.report.figures.plate import plate_map
 from trainer.report.figures.plots import (
     confusion_matrix_figure,
     doubt_scale,
@@ -42,6 +43,7 @@ __all__ = [
     "method_dots",
     "metric_bars",
     "outline_panel",
+    "plate_map",
     "rating_violins",
     "reliability_diagram",
     "training_curves",
