@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Protocol
 
@@ -101,7 +102,13 @@ class CipPredictor:
 
 
 class NetworkPredictor:
-    """A U-Net version."""
+    """A U-Net version.
+
+    On a CPU its masks are made by the engine wherever it is installed (`cytoloop.nn.engine`): those that are
+    served, published, ranked by, and judged in contests. It agrees with PyTorch to some 1e-5 of a probability,
+    checked whenever a version is loaded; a pixel whose two best classes are closer than that may go either way,
+    as it may between two machines.
+    """
 
     def __init__(
         self,
@@ -114,6 +121,7 @@ class NetworkPredictor:
     ) -> None:
         # torch costs seconds to import; a process that serves CIP never pays them
         from cytoloop.nn.device import choose_device
+        from cytoloop.nn.engine import engine_of
         from cytoloop.nn.look import look_at
         from cytoloop.nn.predict import predict_prob
         from cytoloop.nn.weights import load_weights
@@ -126,7 +134,15 @@ class NetworkPredictor:
         self._open_cip_masks = cip_masks
         self._cip_masks: CipMasks | None = None
         self._loaded = load_weights(folder, digest)
+        self._engine = engine_of(self._loaded.model, self._device)
         self._loaded.model.to(self._device)
+
+    @property
+    def engine(self) -> str:
+        """What computes the masks, with its version and where."""
+        if self._engine is not None:
+            return f"{self._engine.name}, cpu"
+        return f"torch {installed_version('torch')}, {self._device.type}"
 
     @property
     def offers(self) -> frozenset[Need]:
@@ -145,6 +161,7 @@ class NetworkPredictor:
             read_image(record, self._assay),
             self._loaded.normalisation,
             self._device,
+            engine=self._engine,
         )
 
     def look(self, record: ImageRecord, needs: Collection[Need]) -> Look:
@@ -156,6 +173,7 @@ class NetworkPredictor:
             self._loaded.normalisation,
             self._device,
             needs=needs,
+            engine=self._engine,
         )
         return replace(look, cip_HW=self._cip_mask(record)) if "cip" in needs else look
 
