@@ -5,7 +5,11 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from cytoloop.adapters.images import RAW_SUFFIXES, read_raw
 from cytoloop.domain.assay import Assay
@@ -35,6 +39,47 @@ def label_folder(source: Path) -> Path | None:
     return labels if labels.is_dir() else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """A field of view as it was found, its files not yet opened."""
+
+    image_id: str
+    files: tuple[Path, ...]
+    """One file with all planes, or one a channel in the assay's order."""
+    row: Mapping[str, str]
+    """What the index says of it."""
+
+
+def list_fields(
+    source: Path, assay: Assay, *, on_problem: Callable[[CytoloopError], None] | None = None
+) -> list[Field]:
+    """Every field of a plate, in order of ``image_id``, without opening a single image.
+
+    Parameters and errors are those of :func:`read_plate`.
+    """
+    folder = image_folder(source)
+    index = _read_index(source)
+    found = _files_by_id(folder, assay, on_problem)
+    if not found:
+        raise PlateError(f"{folder}: no image for assay {assay.name!r} ({_expected_names(assay)})")
+    return [
+        Field(image_id=image_id, files=files, row=index.get(image_id, {}))
+        for image_id, files in sorted(found.items())
+    ]
+
+
+def read_field(field: Field, assay: Assay) -> tuple[ImageRecord, NDArray[Any]]:
+    """The record of a field and its raw pixels (C, H, W), uint8 or uint16, read once for both.
+
+    Raises
+    ------
+    ImageUnreadable
+        As :func:`cytoloop.adapters.images.read_raw`.
+    """
+    raw_CHW = read_raw(field.files, assay)
+    return _record(field, raw_CHW), raw_CHW
+
+
 def read_plate(
     source: Path,
     assay: Assay,
@@ -60,15 +105,11 @@ def read_plate(
         If there is no image, two files claim one id, a channel's file is missing, or the index
         names an id twice.
     """
-    folder = image_folder(source)
-    index = _read_index(source)
-    fields = _files_by_id(folder, assay, on_problem)
-    if not fields:
-        raise PlateError(f"{folder}: no image for assay {assay.name!r} ({_expected_names(assay)})")
+    fields = list_fields(source, assay, on_problem=on_problem)
     records = []
-    for done, (image_id, files) in enumerate(sorted(fields.items()), start=1):
+    for done, field in enumerate(fields, start=1):
         try:
-            records.append(_record(image_id, files, index.get(image_id, {}), assay))
+            records.append(read_field(field, assay)[0])
         except ImageUnreadable as error:
             if on_problem is None:
                 raise
@@ -78,18 +119,18 @@ def read_plate(
     return records
 
 
-def _record(image_id: str, files: tuple[Path, ...], row: Mapping[str, str], assay: Assay) -> ImageRecord:
-    raw = read_raw(files, assay)
-    found = _place(image_id)
-    well = row.get("well") or (found["well"] if found else "")
-    plate = row.get("plate") or (image_id[: found.start()].strip("-_") if found else "")
-    field = row.get("field") or (found["field"] or "" if found else "")
+def _record(found: Field, raw_CHW: NDArray[Any]) -> ImageRecord:
+    image_id, row = found.image_id, found.row
+    place = _place(image_id)
+    well = row.get("well") or (place["well"] if place else "")
+    plate = row.get("plate") or (image_id[: place.start()].strip("-_") if place else "")
+    field = row.get("field") or (place["field"] or "" if place else "")
     return ImageRecord(
         image_id=image_id,
-        image_key=digest_of_pixels(raw),
-        files=tuple(str(file.resolve()) for file in files),
-        height=raw.shape[1],
-        width=raw.shape[2],
+        image_key=digest_of_pixels(raw_CHW),
+        files=tuple(str(file.resolve()) for file in found.files),
+        height=raw_CHW.shape[1],
+        width=raw_CHW.shape[2],
         plate=plate,
         well=well,
         field=field,

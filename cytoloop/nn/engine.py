@@ -38,13 +38,15 @@ _IMAGE, _LOGITS = "image", "logits"
 
 
 class Engine:
-    """A network's deterministic pass on the CPU. Any number of threads may call it at once.
+    """A network's deterministic pass on the CPU, in float32. Any number of threads may call it at once."""
 
-    It computes in float32 with as many threads as PyTorch had when it was made.
-    """
-
-    def __init__(self, model: UNet) -> None:
+    def __init__(self, model: UNet, threads: int | None = None) -> None:
         """Convert a network.
+
+        Parameters
+        ----------
+        threads : int, optional
+            That share a call, default: as many as PyTorch has. What it computes does not depend on them.
 
         Raises
         ------
@@ -57,7 +59,7 @@ class Engine:
         content, self._parts = _written(model)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors alone, not how it optimises
-        options.intra_op_num_threads = torch.get_num_threads()
+        options.intra_op_num_threads = threads or torch.get_num_threads()
         # Threads that wait do not spin: an annotator's request and a training share these cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -125,7 +127,7 @@ class Engine:
             yield from zip(self._parts, parts, [*encoded, deepest_NFHW], strict=True)
 
 
-def engine_of(model: UNet, device: torch.device) -> Engine | None:
+def engine_of(model: UNet, device: torch.device, threads: int | None = None) -> Engine | None:
     """Return the engine of a network in evaluation mode, or None where PyTorch itself is to predict.
 
     That is on a GPU, where ``cytoloop[engine]`` is not installed, and (told as a warning) where the two do
@@ -134,11 +136,11 @@ def engine_of(model: UNet, device: torch.device) -> Engine | None:
     if device.type != "cpu" or not is_installed():
         return None
     try:
-        engine = Engine(model)
+        engine = Engine(model, threads)
     except Exception as error:  # whatever it is, PyTorch still predicts
         logger.warning("engine not used, PyTorch predicts: %s", error)
         return None
-    logger.info("engine ready name=%r threads=%d", engine.name, torch.get_num_threads())
+    logger.info("engine ready name=%r threads=%d", engine.name, threads or torch.get_num_threads())
     return engine
 
 

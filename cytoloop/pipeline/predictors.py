@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,6 +118,7 @@ class NetworkPredictor:
         digest: str | None,
         device: str,
         cip_masks: Callable[[], CipMasks] | None = None,
+        threads: int | None = None,
     ) -> None:
         # torch costs seconds to import; a process that serves CIP never pays them
         from cytoloop.nn.device import choose_device
@@ -134,7 +135,7 @@ class NetworkPredictor:
         self._open_cip_masks = cip_masks
         self._cip_masks: CipMasks | None = None
         self._loaded = load_weights(folder, digest)
-        self._engine = engine_of(self._loaded.model, self._device)
+        self._engine = engine_of(self._loaded.model, self._device, threads)
         self._loaded.model.to(self._device)
 
     @property
@@ -154,6 +155,16 @@ class NetworkPredictor:
             offered.add("cip")
         return frozenset(offered)
 
+    @property
+    def has_engine(self) -> bool:
+        """Whether several threads may well ask at once: PyTorch and a GPU are better asked by one."""
+        return self._engine is not None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the weights."""
+        return self._loaded.digest
+
     def predict(self, record: ImageRecord) -> NDArray[np.float32]:
         """One deterministic pass over the raw pixels."""
         return self._predict(
@@ -167,15 +178,19 @@ class NetworkPredictor:
     def look(self, record: ImageRecord, needs: Collection[Need]) -> Look:
         """One deterministic pass, and what else is asked for beside it."""
         check_needs(needs, self.offers, self.version, "a look")
-        look = self._look(
+        look = self.look_at(read_image(record, self._assay), needs)
+        return replace(look, cip_HW=self._cip_mask(record)) if "cip" in needs else look
+
+    def look_at(self, image_CHW: NDArray[Any], needs: Collection[Need] = ()) -> Look:
+        """A look at raw pixels (C, H, W) that were read already, without a CIP mask."""
+        return self._look(
             self._loaded.model,
-            read_image(record, self._assay),
+            image_CHW,
             self._loaded.normalisation,
             self._device,
             needs=needs,
             engine=self._engine,
         )
-        return replace(look, cip_HW=self._cip_mask(record)) if "cip" in needs else look
 
     def _cip_mask(self, record: ImageRecord) -> NDArray[np.uint8]:
         if self._cip_masks is None:
