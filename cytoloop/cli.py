@@ -911,6 +911,13 @@ def bench(context: Context, names: tuple[str, ...], items: int) -> None:
     \b
     worklist   a queue over a million items: the list, claims, scoring everything anew
     scores     what each score costs beside a plain prediction
+    contest    how often a contest promotes what gained nothing, and what did
+    codec      brush RLE beside Label Studio's converter
+    engine     what predicts on a CPU beside PyTorch: time, and how far masks differ
+    prediction one prediction end to end; items nobody predicted, asked by several clients
+    publish    predictions into a Label Studio that is started for it
+    step       a training step beside the bare one
+    cip        the whole Rosella recipe on one core
     \b
     cytoloop bench worklist --items 100000
     """

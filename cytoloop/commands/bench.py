@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
@@ -372,9 +373,28 @@ def bench_contest(_: BenchOptions, tell: Progress) -> Measured:
     return Measured(name="contest", title=title, figures=tuple(figures))
 
 
+# --- further ones, in modules of their own ------------------------------------------------------------------------
+
+
+def _of_module(name: str) -> Callable[[BenchOptions, Progress], Measured]:
+    """``measure`` of a module here, which is imported once it is asked for."""
+
+    def run(options: BenchOptions, tell: Progress) -> Measured:
+        measured: Measured = import_module(f"cytoloop.commands.{name}").measure(options, tell)
+        return measured
+
+    return run
+
+
 BENCHMARKS: Mapping[str, Callable[[BenchOptions, Progress], Measured]] = {
     "worklist": bench_worklist,
     "scores": bench_scores,
     "contest": bench_contest,
+    "codec": _of_module("bench_codec"),
+    "engine": _of_module("bench_engine"),
+    "prediction": _of_module("bench_prediction"),
+    "publish": _of_module("bench_publish"),
+    "step": _of_module("bench_step"),
+    "cip": _of_module("bench_cip"),
 }
 """Function by name."""

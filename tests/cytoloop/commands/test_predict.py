@@ -243,7 +243,7 @@ def test_a_run_that_is_ended_leaves_whole_files_and_goes_on(
     assert not (out / PROVENANCE).exists()
     assert not (out / SCORES).exists()
     before = content(out)
-    written = [path for path in out.glob("[PQ]*.png")]
+    written = list(out.glob("[PQ]*.png"))
     assert 10 <= len(written) < total
     for path in written:
         assert read_mask(path).shape == (64, 64)
