@@ -34,7 +34,7 @@ def measure(_: BenchOptions, tell: Tell) -> Measured:
         decode_rle(theirs, HEIGHT, WIDTH), brush.decode_rle(theirs).reshape(HEIGHT, WIDTH, 4)[..., 3]
     ):
         raise StateError("bench: the decoded mask is not the converter's")
-    seconds = in_turn(
+    spent = in_turn(
         {
             "encode": lambda: encode_rle(alpha_HW),
             "converter's encode": lambda: brush.mask2rle(alpha_HW),
@@ -49,10 +49,10 @@ def measure(_: BenchOptions, tell: Tell) -> Measured:
         figure
         for name in ("encode", "decode")
         for figure in (
-            Figure(name=name, value=1e3 * seconds[name], unit="ms"),
+            Figure(name=name, value=1e3 * spent[name].wall, unit="ms"),
             Figure(
                 name=f"{name}, share of the converter's time",
-                value=seconds[name] / seconds[f"converter's {name}"],
+                value=spent[name].wall / spent[f"converter's {name}"].wall,
                 unit="x",
                 bar=BAR,
             ),

@@ -51,11 +51,11 @@ def measure(_: BenchOptions, tell: Tell) -> Measured:
             "engine": lambda: engine.logits(images[0]).softmax(dim=1),
         }
 
-    seconds = in_turn(asked(engine), tell, "engine")
+    spent = in_turn(asked(engine), tell, "engine")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        alone = in_turn(asked(Engine(taught.model)), tell, "engine, one thread", clock=time.process_time)
+        alone = in_turn(asked(Engine(taught.model)), tell, "engine, one thread")
     finally:
         torch.set_num_threads(threads)
     difference, confusion = 0.0, np.zeros((taught.assay.class_count,) * 2, np.int64)
@@ -70,26 +70,26 @@ def measure(_: BenchOptions, tell: Tell) -> Measured:
         )
     worst = min(float(iou) for iou in pixel_metrics(confusion).iou_K if np.isfinite(iou))
     figures = (
-        Figure(name="engine, one field", value=seconds["engine"], unit="s"),
+        Figure(name="engine, one field", value=spent["engine"].wall, unit="s"),
         Figure(
             name="share of eager PyTorch's time",
-            value=seconds["engine"] / seconds["eager"],
+            value=spent["engine"].wall / spent["eager"].wall,
             unit="x",
             bar=TIME_BAR,
         ),
         Figure(
             name="share of it with channels last",
-            value=seconds["engine"] / seconds["eager, channels last"],
+            value=spent["engine"].wall / spent["eager, channels last"].wall,
             unit="x",
         ),
         Figure(
             name="one thread: processor time, share of eager PyTorch's",
-            value=alone["engine"] / alone["eager"],
+            value=alone["engine"].work / alone["eager"].work,
             unit="x",
         ),
         Figure(
             name="one thread: share of it with channels last",
-            value=alone["engine"] / alone["eager, channels last"],
+            value=alone["engine"].work / alone["eager, channels last"].work,
             unit="x",
         ),
         Figure(name="worst class: 1 - IoU with PyTorch's masks", value=1 - worst, unit="", bar=IOU_BAR),

@@ -74,27 +74,41 @@ def write_plate(folder: Path, images: list[NDArray[np.uint16]], count: int) -> N
         tifffile.imwrite(folder / name, image_CHW, photometric="minisblack")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """Seconds, medians over the rounds."""
+
+    wall: float
+    """What somebody waits."""
+    work: float
+    """Of all cores: what is left of a comparison where others keep the machine busy."""
+
+
 def in_turn(
     asked: Mapping[str, Callable[[], Any]],
     tell: Tell,
     what: str,
     rounds: int | None = None,
-    clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, float]:
-    """Median seconds of each, all measured in turn, round by round: a busy machine slows all alike.
+    clocks: tuple[Callable[[], float], Callable[[], float]] = (time.perf_counter, time.process_time),
+) -> dict[str, Spent]:
+    """What each takes, all measured in turn, round by round: a busy machine slows all alike.
 
     A first round warms up and does not count.
     """
     count = ROUNDS if rounds is None else rounds
-    seconds: dict[str, list[float]] = {name: [] for name in asked}
+    wall, work = clocks
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in asked}
     for number in range(count + 1):
         for name, ask in asked.items():
-            begun = clock()
+            begun = wall(), work()
             ask()
             if number:
-                seconds[name].append(clock() - begun)
+                taken[name].append((wall() - begun[0], work() - begun[1]))
         tell(what, number, count)
-    return {name: median(of_name) for name, of_name in seconds.items()}
+    return {
+        name: Spent(wall=median(one[0] for one in of_name), work=median(one[1] for one in of_name))
+        for name, of_name in taken.items()
+    }
 
 
 def machine() -> str:

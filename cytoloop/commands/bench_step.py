@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from itertools import count
@@ -45,14 +44,17 @@ def measure(_: BenchOptions, tell: Tell) -> Measured:
         "bare": bare_steps,
     }
     try:
-        seconds = in_turn(asked, tell, f"{STEPS} steps")
-        worked = in_turn(asked, tell, f"{STEPS} steps, processor time", clock=time.process_time)
+        spent = in_turn(asked, tell, f"{STEPS} steps")
     finally:
         batches.close()
     figures = (
-        Figure(name="bare step", value=seconds["bare"] / STEPS, unit="s"),
-        Figure(name="a step of a run", value=seconds["run"] / seconds["bare"], unit="x a bare one", bar=BAR),
-        Figure(name="its processor time", value=worked["run"] / worked["bare"], unit="x a bare one's"),
+        Figure(name="bare step", value=spent["bare"].wall / STEPS, unit="s"),
+        Figure(
+            name="a step of a run", value=spent["run"].wall / spent["bare"].wall, unit="x a bare one", bar=BAR
+        ),
+        Figure(
+            name="its processor time", value=spent["run"].work / spent["bare"].work, unit="x a bare one's"
+        ),
     )
     title = f"Training steps of the fast preset, batch {config.batch} of {config.crop} pixels, {config.precision}; {machine()}"
     return Measured(name="step", title=title, figures=figures)

@@ -149,16 +149,26 @@ def test_contests_are_measured_without_a_gain_and_with_one(monkeypatch: pytest.M
 
 def test_what_is_measured_in_turn_is_called_as_often_and_the_first_round_does_not_count() -> None:
     calls: list[str] = []
-    clock = iter(range(1000))
-    seconds = bench_material.in_turn(
-        {"a": lambda: calls.append("a"), "b": lambda: (calls.append("b"), next(clock))},
+    waited, worked = [0.0], [0.0]
+
+    def ask(name: str, wall: float, work: float) -> None:
+        calls.append(name)
+        warming_up = 100.0 if len(calls) <= 2 else 0.0
+        waited[0] += wall + warming_up
+        worked[0] += work
+
+    spent = bench_material.in_turn(
+        {"a": lambda: ask("a", 1, 3), "b": lambda: ask("b", 2, 0.5)},
         lambda *_: None,
         "both",
         3,
-        lambda: float(next(clock)),
+        (lambda: waited[0], lambda: worked[0]),
     )
     assert calls == ["a", "b"] * 4
-    assert seconds == {"a": 1.0, "b": 2.0}
+    assert spent == {
+        "a": bench_material.Spent(wall=1, work=3),
+        "b": bench_material.Spent(wall=2, work=0.5),
+    }
 
 
 def test_the_codec_is_measured_beside_the_converter(monkeypatch: pytest.MonkeyPatch) -> None:
