@@ -439,12 +439,20 @@ def train(context: Context, assay: str, **options: Any) -> None:
 @click.option("--model", help="Version of the home [the active one].")
 @click.option("--weights", type=folder(exists=True), help="Folder that `cytoloop train --out` wrote.")
 @click.option("--device", type=click.Choice(DEVICES), default=None, help="[CYTOLOOP_DEVICE, auto]")
+@click.option(
+    "--uncertainty", is_flag=True, help="Doubt maps too, doubt/<image_id>.png: 0 sure, 255 no idea."
+)
+@click.option("--workers", type=click.IntRange(1), help="Images side by side [one a core].")
 @shared
 def predict(context: Context, source: Path, out: Path, assay: str, **options: Any) -> None:
-    """Segment a folder of images: indexed PNG masks and scores.csv.
+    """Segment a folder of images: indexed PNG masks, scores.csv and provenance.json.
+
+    A run that is interrupted goes on where it stopped when it is started again: masks of the same version and the
+    same pixels are kept. An image that cannot be read is named at the end; the others go on.
 
     \b
     cytoloop predict plates/2024-05-17 masks/ --assay rosella
+    cytoloop predict plates/2024-05-17 masks/ --assay rosella --weights cdl --uncertainty
     """
     from cytoloop.commands import entry
 
@@ -963,6 +971,12 @@ def bench(context: Context, names: tuple[str, ...], items: int, minutes: float) 
     contest    how often a contest promotes what gained nothing, and how often what did
     serving    the backend under eight clients, while a training and a re-scoring run
     uncached   items that have no stored prediction yet, asked for by four clients
+    codec      brush RLE beside Label Studio's converter
+    engine     what predicts on a CPU beside PyTorch: time, and how far masks differ
+    prediction one prediction end to end; items nobody predicted, asked by several clients
+    publish    predictions into a Label Studio that is started for it
+    step       a training step beside the bare one
+    cip        the whole Rosella recipe on one core
     \b
     cytoloop bench worklist --items 100000
     cytoloop bench serving --minutes 10

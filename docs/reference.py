@@ -35,7 +35,7 @@ def leaves(group: click.Group, context: click.Context) -> list[tuple[str, str]]:
 
 def page() -> str:
     """The whole page."""
-    with click.Context(cli, info_name="cytoloop", terminal_width=WIDTH) as context:
+    with click.Context(cli, info_name="cytoloop", terminal_width=WIDTH, **cli.context_settings) as context:
         sections = [f"## {name}\n\n```text\n{text.rstrip()}\n```\n" for name, text in leaves(cli, context)]
     return "\n".join([HEAD, *sections])
 

@@ -7,8 +7,11 @@ import io
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
 
 from cytoloop.adapters import harmony, ome
 from cytoloop.adapters.images import RAW_SUFFIXES, read_raw
@@ -58,6 +61,60 @@ def label_folder(source: Path) -> Path | None:
     return labels
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """A field of view as it was found, its files not yet opened."""
+
+    plate: Path
+    """Folder in which all of it must lie."""
+    image_id: str
+    files: tuple[Path, ...]
+    """One file with all planes, or one a channel in the assay's order."""
+    row: Mapping[str, str]
+    """What the index says of it."""
+
+
+def list_fields(
+    source: Path, assay: Assay, *, on_problem: Callable[[CytoloopError], None] | None = None
+) -> list[Field]:
+    """Every field of a plate, in order of ``image_id``, without opening a single image.
+
+    Parameters and errors are those of :func:`read_plate`.
+    """
+    folder = image_folder(source)
+    index = _read_index(source)
+    if (exported := harmony.find_index(source)) is not None:
+        require_inside(exported, source, PlateError)
+        told = harmony.fields_of(harmony.read_index(exported), assay, on_problem)
+        for one in told:
+            _check_id(one.image_id, exported)
+        found = {one.image_id: one.files for one in told}
+        index = {name: row | _said(index.get(name, {})) for name, row in harmony.rows_of(told)}
+    else:
+        found = _files_by_id(folder, assay, on_problem)
+    if not found:
+        raise PlateError(f"{folder}: no image for assay {assay.name!r} ({_expected_names(assay)})")
+    return [
+        Field(plate=source, image_id=image_id, files=files, row=index.get(image_id, {}))
+        for image_id, files in sorted(found.items())
+    ]
+
+
+def read_field(field: Field, assay: Assay) -> tuple[ImageRecord, NDArray[Any]]:
+    """The record of a field and its raw pixels (C, H, W), uint8 or uint16, read once for both.
+
+    Raises
+    ------
+    ImageUnreadable
+        As :func:`cytoloop.adapters.images.read_raw`.
+    """
+    inside = replace(
+        field, files=tuple(require_inside(file, field.plate, ImageUnreadable) for file in field.files)
+    )
+    raw_CHW = read_raw(inside.files, assay)
+    return _record(inside, raw_CHW, assay), raw_CHW
+
+
 def read_plate(
     source: Path,
     assay: Assay,
@@ -86,24 +143,11 @@ def read_plate(
         link leads out of the plate, the index names an id twice or holds a value that nobody wrote, or Harmony's
         index cannot be followed.
     """
-    folder = image_folder(source)
-    index = _read_index(source)
-    if (exported := harmony.find_index(source)) is not None:
-        require_inside(exported, source, PlateError)
-        found = harmony.fields_of(harmony.read_index(exported), assay, on_problem)
-        for one in found:
-            _check_id(one.image_id, exported)
-        fields = {one.image_id: one.files for one in found}
-        index = {name: row | _said(index.get(name, {})) for name, row in harmony.rows_of(found)}
-    else:
-        fields = _files_by_id(folder, assay, on_problem)
-    if not fields:
-        raise PlateError(f"{folder}: no image for assay {assay.name!r} ({_expected_names(assay)})")
+    fields = list_fields(source, assay, on_problem=on_problem)
     records = []
-    for done, (image_id, files) in enumerate(sorted(fields.items()), start=1):
+    for done, field in enumerate(fields, start=1):
         try:
-            inside = tuple(require_inside(file, source, ImageUnreadable) for file in files)
-            records.append(_record(image_id, inside, index.get(image_id, {}), assay))
+            records.append(read_field(field, assay)[0])
         except ImageUnreadable as error:
             if on_problem is None:
                 raise
@@ -113,24 +157,24 @@ def read_plate(
     return records
 
 
-def _record(image_id: str, files: tuple[Path, ...], row: Mapping[str, str], assay: Assay) -> ImageRecord:
-    raw = read_raw(files, assay)
-    told = ome.describe(files[0])
+def _record(found: Field, raw_CHW: NDArray[Any], assay: Assay) -> ImageRecord:
+    image_id, row, first = found.image_id, found.row, found.files[0]
+    told = ome.describe(first)
     size = _pixel_size(image_id, row)
     z_plane = row.get("z_plane", "")
     if told is not None:
         size = told.pixel_size_um if size is None else size
-        z_plane = z_plane or (str(ome.z_plane(files[0], told, assay)) if told.size("Z") > 1 else "")
-    found = _place(image_id)
-    well = row.get("well") or (found["well"] if found else "")
-    plate = row.get("plate") or (image_id[: found.start()].strip("-_") if found else "")
-    field = row.get("field") or (found["field"] or "" if found else "")
+        z_plane = z_plane or (str(ome.z_plane(first, told, assay)) if told.size("Z") > 1 else "")
+    place = _place(image_id)
+    well = row.get("well") or (place["well"] if place else "")
+    plate = row.get("plate") or (image_id[: place.start()].strip("-_") if place else "")
+    field = row.get("field") or (place["field"] or "" if place else "")
     return ImageRecord(
         image_id=image_id,
-        image_key=digest_of_pixels(raw),
-        files=tuple(map(str, files)),
-        height=raw.shape[1],
-        width=raw.shape[2],
+        image_key=digest_of_pixels(raw_CHW),
+        files=tuple(map(str, found.files)),
+        height=raw_CHW.shape[1],
+        width=raw_CHW.shape[2],
         plate=plate,
         well=well,
         field=field,

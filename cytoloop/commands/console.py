@@ -17,8 +17,18 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 PIPE_WIDTH = 140
 """Columns where the output is no terminal: a log or a file can take a whole table."""
@@ -73,9 +83,21 @@ class Bars:
             self._said = line
 
 
+class Rate(ProgressColumn):
+    """How many are done a second, of late."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        """``12.3 images/s``; nothing before there is something to go by."""
+        return Text("" if not task.speed else f"{task.speed:.1f} {self._unit}/s")
+
+
 @contextmanager
-def progress_bars() -> Iterator[Bars]:
-    """Bars for the length of a block."""
+def progress_bars(unit: str | None = None) -> Iterator[Bars]:
+    """Bars for the length of a block; with a unit, they tell how many a second."""
     if not stderr.is_terminal:
         yield Bars(None)
         return
@@ -83,6 +105,7 @@ def progress_bars() -> Iterator[Bars]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        *((Rate(unit),) if unit else ()),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=stderr) as progress:

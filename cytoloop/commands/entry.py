@@ -324,30 +324,30 @@ class _EpochLines:
 
 
 def predict(
-    context: Context,
-    source: Path,
-    out: Path,
-    assay_name: str,
-    model: str | None,
-    weights: Path | None,
-    device: str | None,
+    context: Context, source: Path, out: Path, assay_name: str, device: str | None, **options: Any
 ) -> None:
-    """Segment a folder."""
-    from cytoloop.commands.predict import predict_folder
+    """Segment a folder; fail if an image could not be."""
+    from cytoloop.commands.predict import PredictOptions, predict_folder
 
-    settings = context.settings
-    with open_home(context.home) as home, progress_bars() as tell:
+    asked = PredictOptions(device=device or context.settings.device, **options)
+    with open_home(context.home) as home, progress_bars("images") as tell:
         summary = predict_folder(
             source,
             out,
             home.load(assay_name),
-            None if weights else home,
-            model,
-            weights,
-            device or settings.device,
+            None if asked.weights else home,
+            asked,
             lambda done, total: tell("predict", done, total),
         )
-    _show(context, summary, f"{summary.images} masks of {summary.version} in {out}")
+    before = (
+        f", {summary.images - summary.made} of them lay there already"
+        if summary.made < summary.images
+        else ""
+    )
+    speed = f"; {summary.images_per_second:.2g} images/s by {summary.engine}" if summary.made else ""
+    _show(context, summary, f"{summary.images} masks of {summary.version} in {out}{before}{speed}")
+    if summary.failures:
+        raise _Failed("\n".join(summary.failures))
 
 
 def evaluate(context: Context, truth: Path, pred: Path, assay_name: str, workers: int) -> None:
@@ -739,7 +739,8 @@ def _interval(interval: Interval) -> str:
 
 def bench(context: Context, names: Sequence[str], items: int, minutes: float) -> None:
     """Benchmarks, each with its bars."""
-    from cytoloop.commands.bench import BenchOptions, run_benchmarks
+    from cytoloop.commands.bench.figures import BenchOptions
+    from cytoloop.commands.bench.register import run_benchmarks
 
     with progress_bars() as tell:
         measured = run_benchmarks(names, BenchOptions(items=items, minutes=minutes), tell)

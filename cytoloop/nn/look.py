@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 from cytoloop.domain.errors import ConfigError, ShapeError
 from cytoloop.domain.scoring import Look
 from cytoloop.domain.strategies import Need
+from cytoloop.nn.engine import Engine
 from cytoloop.nn.normalisation import Normalisation
-from cytoloop.nn.predict import Plane, TilePlan, probabilities, run_over
+from cytoloop.nn.predict import Plane, TilePlan, channels_last, probabilities, run_over
 from cytoloop.nn.unet import UNet
 
 PASSES = 4
@@ -40,13 +42,15 @@ def look_at(
     passes: int = PASSES,
     seed: int = 0,
     plan: TilePlan | None = None,
+    engine: Engine | None = None,
 ) -> Look:
     """Look at an image for all that strategies need; the encoder runs once.
 
     Parameters
     ----------
-    model, image_CHW, normalisation, device, plan
-        As in :func:`cytoloop.nn.predict.predict_prob`.
+    model, image_CHW, normalisation, device, plan, engine
+        As in :func:`cytoloop.nn.predict.predict_prob`. With an engine the probabilities are the same whatever is
+        needed beside them; stochastic passes go on in PyTorch from what it gives.
     needs : collection of Need
         ``dropout`` for the mutual information of stochastic passes, by a shortcut: the passes share the
         encoder and the deepest decoder block, and leave features out after it only. ``augmentation`` for the
@@ -82,22 +86,25 @@ def look_at(
 
     def run(image_1CHW: Tensor) -> list[Plane]:
         height, width = image_1CHW.shape[-2:]
-        encoded = model.encode(image_1CHW)
-        deepest = model.begin(encoded)
-        shared = model.share(encoded)  # without dropout too: what is looked for never changes what is seen
-        prob_1KHW = probabilities(model.finish(encoded, deepest, (height, width), shared=shared))
+        seen = _seen(model, engine, image_1CHW, needs)
+        prob_1KHW = probabilities(seen.logits_NKHW)
         planes = [Plane(values=prob_1KHW[0])]
         if "dropout" in needs:
+            assert seen.deepest_NFHW is not None, "asked for"
             generator = torch.Generator().manual_seed(seed)  # in each tile, as in `stochastic_passes`
             divergence_HW = torch.zeros_like(prob_1KHW[0, 0])
             for _ in range(passes):
-                pass_1KHW = probabilities(model.finish(encoded, deepest, (height, width), generator, shared))
+                pass_1KHW = probabilities(
+                    model.finish(seen.encoded, seen.deepest_NFHW, (height, width), generator, seen.shared)
+                )
                 divergence_HW += _divergence(pass_1KHW, prob_1KHW)[0]
             planes.append(Plane(values=divergence_HW[None] / passes))
         if "augmentation" in needs:
-            planes.append(Plane(values=_augmented(model, image_1CHW, prob_1KHW)[None]))
+            planes.append(Plane(values=_augmented(model, engine, image_1CHW, prob_1KHW)[None]))
         if "features" in needs:
-            planes.append(Plane(values=_features(model, encoded[-1])[0], stride=2**model.config.poolings))
+            planes.append(
+                Plane(values=_features(model, seen.encoded[-1])[0], stride=2**model.config.poolings)
+            )
         return planes
 
     found = iter(run_over(model, image_CHW, normalisation, device, plan, run))
@@ -107,6 +114,36 @@ def look_at(
         augmentation_HW=next(found)[0] if "augmentation" in needs else None,
         features_FHW=next(found) if "features" in needs else None,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Seen:
+    """A deterministic pass, and what of its inside is needed."""
+
+    logits_NKHW: Tensor
+    encoded: list[Tensor] = field(default_factory=list)
+    """As :meth:`UNet.encode` gives it, of which an engine gives the last or nothing where that is enough."""
+    deepest_NFHW: Tensor | None = None
+    shared: list[Tensor] | None = None
+
+
+def _seen(model: UNet, engine: Engine | None, image_1CHW: Tensor, needs: Collection[Need]) -> _Seen:
+    if engine is None:
+        encoded = model.encode(channels_last(image_1CHW))
+        deepest_NFHW = model.begin(encoded)
+        shared = model.share(encoded)  # without dropout too: what is looked for never changes what is seen
+        height, width = image_1CHW.shape[-2:]
+        logits_NKHW = model.finish(encoded, deepest_NFHW, (height, width), shared=shared)
+    elif "dropout" in needs:
+        logits_NKHW, skips, deepest = engine.with_parts(image_1CHW)
+        encoded, deepest_NFHW = [channels_last(one) for one in skips], channels_last(deepest)
+        shared = model.share(encoded)
+    elif "features" in needs:
+        logits_NKHW, bottleneck_NFHW = engine.with_bottleneck(image_1CHW)
+        return _Seen(logits_NKHW=logits_NKHW, encoded=[bottleneck_NFHW])
+    else:
+        return _Seen(logits_NKHW=engine.logits(image_1CHW))
+    return _Seen(logits_NKHW=logits_NKHW, encoded=encoded, deepest_NFHW=deepest_NFHW, shared=shared)
 
 
 def _divergence(pass_NKHW: Tensor, prob_NKHW: Tensor) -> Tensor:
@@ -121,13 +158,18 @@ def _divergence(pass_NKHW: Tensor, prob_NKHW: Tensor) -> Tensor:
     return divergence_NHW
 
 
-def _augmented(model: UNet, image_1CHW: Tensor, prob_1KHW: Tensor) -> Tensor:
+def _augmented(model: UNet, engine: Engine | None, image_1CHW: Tensor, prob_1KHW: Tensor) -> Tensor:
     """Disagreement (H, W) of four predictions: H(mean) - mean H, from 0 to ln min(K, 4)."""
+
+    def predicted(turned_1CHW: Tensor) -> Tensor:
+        logits = model(channels_last(turned_1CHW)) if engine is None else engine.logits(turned_1CHW)
+        return probabilities(logits)
+
     predictions = [prob_1KHW]
     for flipped in (-1, -2):
-        turned = probabilities(model(_contiguous(image_1CHW.flip(flipped))))
+        turned = predicted(image_1CHW.flip(flipped))
         predictions.append(turned.flip(flipped))
-    turned = probabilities(model(_contiguous(image_1CHW.rot90(1, (-2, -1)))))
+    turned = predicted(image_1CHW.rot90(1, (-2, -1)))
     predictions.append(turned.rot90(-1, (-2, -1)))
     mean_1KHW = torch.zeros_like(prob_1KHW)
     for one_1KHW in predictions:
@@ -137,10 +179,6 @@ def _augmented(model: UNet, image_1CHW: Tensor, prob_1KHW: Tensor) -> Tensor:
     for one_1KHW in predictions:
         divergence_HW += _divergence(one_1KHW, mean_1KHW)[0] / len(predictions)
     return divergence_HW
-
-
-def _contiguous(image_1CHW: Tensor) -> Tensor:
-    return image_1CHW.contiguous(memory_format=torch.channels_last)
 
 
 def _features(model: UNet, bottleneck_1FHW: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cytoloop.domain.errors import ConfigError, ShapeError
+from cytoloop.nn.engine import Engine
 from cytoloop.nn.normalisation import Normalisation, normalise
 from cytoloop.nn.unet import UNet
 
@@ -47,6 +48,7 @@ def predict_prob(
     device: torch.device | None = None,
     *,
     plan: TilePlan | None = None,
+    engine: Engine | None = None,
 ) -> NDArray[np.float32]:
     """Return the class probabilities of every pixel, in one deterministic pass.
 
@@ -62,6 +64,8 @@ def predict_prob(
         Default: where the model is.
     plan : TilePlan, optional
         When and how to cut the image.
+    engine : Engine, optional
+        The model's, to predict in its place.
 
     Returns
     -------
@@ -75,14 +79,12 @@ def predict_prob(
     ImageUnreadable
         If a grey value is not finite.
     """
-    (prob_KHW,) = run_over(
-        model,
-        image_CHW,
-        normalisation,
-        device,
-        plan,
-        lambda image_1CHW: [Plane(values=probabilities(model(image_1CHW))[0])],
-    )
+
+    def run(image_1CHW: Tensor) -> list[Plane]:
+        logits_1KHW = model(channels_last(image_1CHW)) if engine is None else engine.logits(image_1CHW)
+        return [Plane(values=probabilities(logits_1KHW)[0])]
+
+    (prob_KHW,) = run_over(model, image_CHW, normalisation, device, plan, run)
     return prob_KHW
 
 
@@ -127,7 +129,7 @@ def stochastic_passes(
         # as it does when the image is seen whole. One pass at a time: a batch of P would hold P
         # times the decoder's memory, and is not faster on a CPU.
         generator = torch.Generator().manual_seed(seed)
-        encoded = model.encode(image_1CHW)
+        encoded = model.encode(channels_last(image_1CHW))
         shared = model.share(encoded)
         height, width = image_1CHW.shape[-2:]
         logits = [
@@ -153,6 +155,11 @@ class Plane:
 def probabilities(logits_NKHW: Tensor) -> Tensor:
     """Softmax over classes, in float32."""
     return logits_NKHW.float().softmax(dim=1)
+
+
+def channels_last(image_NCHW: Tensor) -> Tensor:
+    """The same values, as they lie in memory where PyTorch's convolutions are quickest."""
+    return image_NCHW.contiguous(memory_format=torch.channels_last)
 
 
 def run_over(
@@ -195,7 +202,7 @@ def run_over(
 
     def planes_of(tile_CHW: NDArray[np.float32]) -> list[tuple[NDArray[np.float32], int]]:
         image_1CHW = torch.from_numpy(tile_CHW)[None].to(device)
-        planes = run(image_1CHW.contiguous(memory_format=torch.channels_last))
+        planes = run(image_1CHW)
         return [(plane.values.float().cpu().contiguous().numpy(), plane.stride) for plane in planes]
 
     with torch.inference_mode():

@@ -129,11 +129,26 @@ class UNet(nn.Module):
         return self.decode(self.encode(image_NCHW), (height, width), dropout)
 
     def encode(self, image_NCHW: Tensor) -> list[Tensor]:
-        """Return the skips, full resolution first, and the bottleneck; the same in every pass.
+        """Return the skips, full resolution first, and the bottleneck; the same in every pass."""
+        x_NFHW = self.padded(image_NCHW)
+        features = []
+        for block in self.encoder:
+            x_NFHW = block(x_NFHW)
+            features.append(x_NFHW)
+            x_NFHW = functional.max_pool2d(x_NFHW, 2)
+        features.append(self.bottleneck(x_NFHW))
+        return features
 
-        The image is mirrored at its bottom and right up to a multiple of ``2 ** poolings``: there
-        alone, so that the grid of the poolings starts at the image's corner and a tile cut at a
+    def padded(self, image_NCHW: Tensor) -> Tensor:
+        """Return images mirrored at their bottom and right up to a multiple of ``2 ** poolings``.
+
+        There alone, so that the grid of the poolings starts at the image's corner and a tile cut at a
         multiple of it is pooled as in the whole image.
+
+        Raises
+        ------
+        ShapeError
+            As :meth:`forward`.
         """
         if image_NCHW.ndim != 4 or image_NCHW.shape[1] != self.config.in_channels:
             raise ShapeError(
@@ -144,17 +159,10 @@ class UNet(nn.Module):
             raise ShapeError(f"network: image ({height}, {width}), expected at least 8 x 8 pixels")
         step = 2**self.config.poolings
         pad_bottom, pad_right = -height % step, -width % step
-        x_NFHW = image_NCHW
         if pad_bottom or pad_right:
             mode = "reflect" if pad_bottom < height and pad_right < width else "replicate"
-            x_NFHW = functional.pad(x_NFHW, (0, pad_right, 0, pad_bottom), mode=mode)
-        features = []
-        for block in self.encoder:
-            x_NFHW = block(x_NFHW)
-            features.append(x_NFHW)
-            x_NFHW = functional.max_pool2d(x_NFHW, 2)
-        features.append(self.bottleneck(x_NFHW))
-        return features
+            return functional.pad(image_NCHW, (0, pad_right, 0, pad_bottom), mode=mode)
+        return image_NCHW
 
     def decode(
         self, features: list[Tensor], size: tuple[int, int], dropout: torch.Generator | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -103,7 +104,13 @@ class CipPredictor:
 
 
 class NetworkPredictor:
-    """A U-Net version."""
+    """A U-Net version.
+
+    On a CPU its masks are made by the engine wherever it is installed (`cytoloop.nn.engine`): those that are
+    served, published, ranked by, and judged in contests. It agrees with PyTorch to some 1e-5 of a probability,
+    checked whenever a version is loaded; a pixel whose two best classes are closer than that may go either way,
+    as it may between two machines.
+    """
 
     def __init__(
         self,
@@ -113,9 +120,11 @@ class NetworkPredictor:
         digest: str | None,
         device: str,
         cip_masks: Callable[[], CipMasks] | None = None,
+        threads: int | None = None,
     ) -> None:
         # torch costs seconds to import; a process that serves CIP never pays them
         from cytoloop.nn.device import choose_device
+        from cytoloop.nn.engine import engine_of
         from cytoloop.nn.look import look_at
         from cytoloop.nn.predict import predict_prob
         from cytoloop.nn.weights import load_weights
@@ -128,7 +137,15 @@ class NetworkPredictor:
         self._open_cip_masks = cip_masks
         self._cip_masks: CipMasks | None = None
         self._loaded = load_weights(folder, digest)
+        self._engine = engine_of(self._loaded.model, self._device, threads)
         self._loaded.model.to(self._device)
+
+    @property
+    def engine(self) -> str:
+        """What computes the masks, with its version and where."""
+        if self._engine is not None:
+            return f"{self._engine.name}, cpu"
+        return f"torch {installed_version('torch')}, {self._device.type}"
 
     @property
     def offers(self) -> frozenset[Need]:
@@ -140,6 +157,16 @@ class NetworkPredictor:
             offered.add("cip")
         return frozenset(offered)
 
+    @property
+    def has_engine(self) -> bool:
+        """Whether several threads may well ask at once: PyTorch and a GPU are better asked by one."""
+        return self._engine is not None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the weights."""
+        return self._loaded.digest
+
     def predict(self, record: ImageRecord) -> NDArray[np.float32]:
         """One deterministic pass over the raw pixels."""
         return self._predict(
@@ -147,19 +174,25 @@ class NetworkPredictor:
             read_image(record, self._assay),
             self._loaded.normalisation,
             self._device,
+            engine=self._engine,
         )
 
     def look(self, record: ImageRecord, needs: Collection[Need]) -> Look:
         """One deterministic pass, and what else is asked for beside it."""
         check_needs(needs, self.offers, self.version, "a look")
-        look = self._look(
+        look = self.look_at(read_image(record, self._assay), needs)
+        return replace(look, cip_HW=self._cip_mask(record)) if "cip" in needs else look
+
+    def look_at(self, image_CHW: NDArray[Any], needs: Collection[Need] = ()) -> Look:
+        """A look at raw pixels (C, H, W) that were read already, without a CIP mask."""
+        return self._look(
             self._loaded.model,
-            read_image(record, self._assay),
+            image_CHW,
             self._loaded.normalisation,
             self._device,
             needs=needs,
+            engine=self._engine,
         )
-        return replace(look, cip_HW=self._cip_mask(record)) if "cip" in needs else look
 
     def _cip_mask(self, record: ImageRecord) -> NDArray[np.uint8]:
         if self._cip_masks is None:

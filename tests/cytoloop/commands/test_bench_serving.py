@@ -11,11 +11,12 @@ from types import SimpleNamespace
 import pytest
 
 from cytoloop.adapters.store import Store
-from cytoloop.commands import bench_serving, bench_uncached
-from cytoloop.commands.bench_clients import Times
-from cytoloop.commands.bench_home import annotation_of
-from cytoloop.commands.bench_serving import CLIENTS, SHARES, Served, compare_inbox, served, serving_figures
-from cytoloop.commands.bench_uncached import uncached_figures
+from cytoloop.commands.bench import serving as bench_serving
+from cytoloop.commands.bench import uncached as bench_uncached
+from cytoloop.commands.bench.clients import Times
+from cytoloop.commands.bench.home import annotation_of
+from cytoloop.commands.bench.serving import CLIENTS, SHARES, Served, compare_inbox, served, serving_figures
+from cytoloop.commands.bench.uncached import uncached_figures
 
 
 @pytest.fixture(autouse=True)

@@ -103,3 +103,21 @@ def test_a_network_differs_from_the_cip_that_the_assay_names(home: SmallHome) ->
     predictor = load_predictor(home.store, home.registry, home.assay, model, "cpu")
     record = home.store.images.get("rosella", "P_B01_f1")
     np.testing.assert_array_equal(predictor.look(record, {"cip"}).cip_HW, stored)
+
+
+def test_a_networks_masks_are_made_by_the_engine_whatever_is_asked(
+    home: SmallHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    record = home.store.images.get("rosella", "P_B01_f1")
+    with_engine = network(home, tmp_path)
+    assert with_engine.engine.startswith("onnxruntime ")
+    monkeypatch.setattr("cytoloop.nn.engine.is_installed", lambda: False)
+    without = network(home, tmp_path)
+    assert without.engine.startswith("torch ")
+    prob_KHW = with_engine.predict(record)
+    np.testing.assert_allclose(prob_KHW, without.predict(record), atol=2e-5)
+    for needs in ((), ("features", "cip"), ("dropout", "features")):
+        np.testing.assert_array_equal(with_engine.look(record, needs).prob_KHW, prob_KHW)
+    monkeypatch.setattr(UNet, "forward", lambda *_: pytest.fail("PyTorch predicted"))
+    with_engine.predict(record)

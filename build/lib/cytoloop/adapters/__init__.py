@@ -1,1 +1,0 @@
-"""Where bytes live: SQLite, files, images, plates, assay YAML, the model registry."""

@@ -1,1 +1,0 @@
-"""One file a command; together the composition root of the command line."""

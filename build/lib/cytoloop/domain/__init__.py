@@ -1,1 +1,0 @@
-"""What cytoloop knows: types, image processing, scores, metrics, decisions. No machinery."""

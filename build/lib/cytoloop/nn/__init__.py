@@ -1,1 +1,0 @@
-"""The U-Net: data, losses, training, prediction, weights. torch lives here."""

@@ -1,1 +1,0 @@
-"""All that speaks Label Studio's language."""

@@ -1,1 +1,0 @@
-"""The web process: answers Label Studio and scripts, never trains."""

@@ -1,1 +1,0 @@
-"""The HTTP contract, one file a family of routes; no decisions here."""

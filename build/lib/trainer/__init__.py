@@ -1,1 +1,0 @@
-"""The scheduled process: looks for new corrections, trains, lets candidates compete, reports."""
