@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from cytoloop.commands.bench.material import Tell, in_turn, machine, teach
 if TYPE_CHECKING:
     from cytoloop.nn.fit import _Tensors
 
-STEPS = 10
+STEPS, REPEATS = 10, 11
 BAR = 1.15
 
 
@@ -21,13 +22,16 @@ def measure(_: BenchOptions, tell: Tell) -> Measured:
     """Steps of a run (drawing, augmenting, learning, averaging) over bare steps on one batch in memory."""
     import torch
 
-    from cytoloop.nn.fit import _drawn, _drawn_ahead, _loss, _Run, _sampler, _train_epoch
+    from cytoloop.nn.fit import _drawn, _drawn_ahead, _loss, _Run, _sampler, _train_epoch, learning_rate
 
     taught = teach(tell)
     cpu = torch.device("cpu")
     config = replace(taught.config, epochs=1_000_000, steps_per_epoch=STEPS)
     sampler = _sampler(config, taught.items)
-    run, bare = _Run(config, taught.model), _Run(config, taught.model)
+    run, bare = _Run(config, deepcopy(taught.model)), _Run(config, deepcopy(taught.model))
+    # as slow as the run's: numbers that drift would take other times
+    for group in bare.optimiser.param_groups:
+        group["lr"] = learning_rate(config, 0, STEPS)
     batches: Generator[_Tensors, None, None] = _drawn_ahead(sampler, 0, 1_000_000, cpu)
     held, epochs = _drawn(sampler, 0, cpu), count(1)
 
@@ -44,7 +48,7 @@ def measure(_: BenchOptions, tell: Tell) -> Measured:
         "bare": bare_steps,
     }
     try:
-        spent = in_turn(asked, tell, f"{STEPS} steps")
+        spent = in_turn(asked, tell, f"{STEPS} steps", REPEATS)
     finally:
         batches.close()
     figures = (
