@@ -6,6 +6,7 @@
 # make reference  docs/cli.md, from the commands
 # make audit  those versions against the known vulnerabilities
 #
+# WORKERS=2 (default) is how many processes share the tests.
 # TORCH=cpu (default) or TORCH=cuda chooses the build of PyTorch; its version is in requirements-torch.txt.
 
 PYTHON ?= python3
@@ -13,6 +14,7 @@ TORCH ?= cpu
 # Only asked where the usual index would bring several GB of CUDA packages along.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 LABEL_STUDIO ?= 1.23.2
+WORKERS ?= 2
 UP ?= --demo
 CHAOS ?= 1000
 SEED ?= 1
@@ -28,8 +30,9 @@ up: venv studio
 demo: venv studio
 	.venv/bin/cytoloop demo
 
+# A file of tests stays with one worker: what it sets up is set up once.
 test: venv studio chromium lint
-	.venv/bin/pytest
+	.venv/bin/pytest --numprocesses $(WORKERS) --dist loadfile
 
 chaos: venv studio
 	CYTOLOOP_CHAOS=$(CHAOS) CYTOLOOP_CHAOS_SEED=$(SEED) .venv/bin/pytest -q tests/chaos

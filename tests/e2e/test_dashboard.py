@@ -267,7 +267,7 @@ def test_a_setting_is_changed_by_the_form(served: Served, chromium_page: Open) -
     told = page.inner_text("[role=alert]")
     assert told == (
         "Nothing was saved: queue 'tiny/default': key 'size': got 'many' (str), "
-        "expected a whole number of at least 1"
+        "expected a whole number of at least 1 (at most 10000)"
     )
     assert page.input_value("#experts") == f"Ada <{ADA.email}>"
     page.fill("#size", "5")

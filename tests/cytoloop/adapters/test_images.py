@@ -44,7 +44,15 @@ def write_tiff(path: Path, image: Any = IMAGE, **options: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"byteorder": ">"}, {"compression": "zlib"}, {"ome": True}, {"bigtiff": True}]
+    "options",
+    [
+        {},
+        {"byteorder": ">"},
+        {"compression": "zlib"},
+        {"compression": "lzw", "predictor": True},
+        {"ome": True},
+        {"bigtiff": True},
+    ],
 )
 def test_a_tiff_is_read_as_stored_in_whatever_flavour(tmp_path: Path, options: dict[str, Any]) -> None:
     planes = read_planes(write_tiff(tmp_path / "a.tif", **options))

@@ -115,7 +115,7 @@ def test_scores_are_measured_against_a_plain_prediction(monkeypatch: pytest.Monk
     (found,) = run_benchmarks(["scores"], BenchOptions(), lambda *step: None)
     values = {figure.name: figure.value for figure in found.figures}
     assert values["plain prediction"] > 0
-    assert values["augmentation"] > 2, "three more predictions"
+    assert values["augmentation"] > 1, "three more predictions; how much they take is not this test's"
     assert {figure.name for figure in found.figures if figure.bar is not None} == {
         "entropy, effort and reason",
         "eight whole passes",
