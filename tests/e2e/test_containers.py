@@ -261,3 +261,39 @@ def test_the_services_work_together_as_the_compose_file_says(compose: Compose) -
     for log in [*compose.folder.glob("*.log"), *(home / "logs").glob("*.log")]:
         text = log.read_text(errors="replace")
         assert not [secret for secret in [*secrets, told["token"]] if secret in text], log
+
+
+REFUSED_HERE = {"cytoloop models rollback --assay rosella": "there is none before it"}
+"""What a home that has never promoted a version refuses, in these words."""
+
+
+def test_every_command_of_the_administrators_page_runs(compose: Compose) -> None:
+    page = (ROOT / "docs" / "administrator.md").read_text(encoding="utf-8")
+    (queues,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (compose.folder / "queues.yaml").write_text(queues)
+    lines = [
+        line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()
+    ]
+    assert len(lines) >= 12
+    plate = compose.folder / "my-plate"
+    subprocess.run(
+        [BIN / "cytoloop", "simulate-plate", plate, "--images", "6"], check=True, capture_output=True
+    )
+    for line in lines:
+        command = line.replace("/backups/", f"{compose.folder}/").split()
+        assert command[0] == "cytoloop", line
+        done = subprocess.run(
+            [BIN / "cytoloop", *command[1:]],
+            env=compose.environment("backend"),
+            cwd=compose.folder,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        told = done.stdout + done.stderr
+        if line in REFUSED_HERE:
+            assert (done.returncode, REFUSED_HERE[line] in told) == (1, True), told
+        else:
+            assert done.returncode == 0, f"{line}: {told}"
+            assert told.strip(), line
