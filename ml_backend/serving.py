@@ -5,6 +5,8 @@ One process, because it holds the one model in memory, and because what a caller
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import os
 import sys
@@ -28,6 +30,9 @@ SWITCH_S = 0.001
 COLLECT_AFTER = (50_000, 20, 50)
 """Objects, then rounds, after which Python looks for garbage in the young, the middle and the old. Looking at the old
 took 0.2 s with PyTorch loaded, in which nobody is answered; by default a few predictions bring it about."""
+M_ARENA_MAX = -8
+"""Its number in glibc's malloc.h."""
+ARENAS = 2
 
 
 def gunicorn_settings(host: str, port: int) -> dict[str, Any]:
@@ -55,11 +60,18 @@ def gunicorn_settings(host: str, port: int) -> dict[str, Any]:
         "forwarded_allow_ips": "",
         # A socket to manage gunicorn with: nobody asked for it.
         "control_socket_disable": True,
+        "on_starting": _share_memory,
         "pre_request": limit_waiting,
         "post_worker_init": _answer_promptly,
         "accesslog": None,
         "loglevel": "warning",
     }
+
+
+def _share_memory(_arbiter: object) -> None:
+    """Let threads take memory from two pools: glibc gives each its own, and every pool keeps what one thread once used."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
 
 
 def _answer_promptly(_worker: object) -> None:
