@@ -348,7 +348,7 @@ class LabelStudioClient:
     def get_annotation(self, annotation_id: int) -> Json | None:
         """An annotation as it is now; None if it is gone."""
         try:
-            return self._object("GET", f"/api/annotations/{annotation_id}/")
+            return self._object("GET", f"/api/annotations/{annotation_id}/", largest=LARGEST_BULK)
         except LabelStudioNotFound:
             return None
 

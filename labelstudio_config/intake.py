@@ -122,7 +122,7 @@ class Intake:
         present, and no later look at changes would find it out: Label Studio is asked, which is rare.
         """
         annotation_id = annotation.get("id")
-        if not isinstance(annotation_id, int):
+        if not is_whole(annotation_id):
             return False  # told by what takes it
         until = self._store.assays.get(assay.name)["reconciled_until"]
         moment = parse_time(annotation.get("updated_at"), f"annotation {annotation_id}: updated_at")
@@ -321,7 +321,7 @@ class Intake:
         return self._emails.get(user_id, f"user-{user_id}")
 
     def _parent_version(self, prediction: object) -> str | None:
-        if not isinstance(prediction, int):
+        if not is_whole(prediction):
             return None
         if prediction not in self._versions:
             self._versions[prediction] = self._label_studio.prediction_version(prediction)

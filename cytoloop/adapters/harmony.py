@@ -307,8 +307,10 @@ def fields_of(
     for (row, column, number), of_field in sorted(planes.items()):
         well = well_name(row, column)
         where = f"{index.path}: well {well} field {number}"
-        plane = _plane(of_field, assay, where)
+        if assay.z_plane is None:
+            _plane(of_field, assay, where)  # what the assay does not say is no fault of one field
         try:
+            plane = _plane(of_field, assay, where)
             files = tuple(_file(index, of_field[plane].get(channel), channel, where) for channel in wanted)
         except PlateError as error:
             if on_problem is None:

@@ -61,6 +61,13 @@ def label_folder(source: Path) -> Path | None:
     return labels
 
 
+def holds_images(folder: Path, source: Path, assay: Assay) -> bool:
+    """Whether a folder is the plate, or one in which it keeps its images or reference masks: nothing is written there."""
+    inner = image_folder(source)
+    kept = [source, inner, source / "labels", *(inner / c.folder for c in assay.channels if c.folder)]
+    return folder.resolve() in {one.resolve() for one in kept}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
     """A field of view as it was found, its files not yet opened."""
@@ -85,11 +92,11 @@ def list_fields(
     index = _read_index(source)
     if (exported := harmony.find_index(source)) is not None:
         require_inside(exported, source, PlateError)
-        told = harmony.fields_of(harmony.read_index(exported), assay, on_problem)
-        for one in told:
+        exports = harmony.fields_of(harmony.read_index(exported), assay, on_problem)
+        for one in exports:
             _check_id(one.image_id, exported)
-        found = {one.image_id: one.files for one in told}
-        index = {name: row | _said(index.get(name, {})) for name, row in harmony.rows_of(told)}
+        found = {one.image_id: one.files for one in exports}
+        index = {name: row | _said(index.get(name, {})) for name, row in harmony.rows_of(exports)}
     else:
         found = _files_by_id(folder, assay, on_problem)
     if not found:
@@ -159,12 +166,12 @@ def read_plate(
 
 def _record(found: Field, raw_CHW: NDArray[Any], assay: Assay) -> ImageRecord:
     image_id, row, first = found.image_id, found.row, found.files[0]
-    told = ome.describe(first)
+    described = ome.describe(first)
     size = _pixel_size(image_id, row)
     z_plane = row.get("z_plane", "")
-    if told is not None:
-        size = told.pixel_size_um if size is None else size
-        z_plane = z_plane or (str(ome.z_plane(first, told, assay)) if told.size("Z") > 1 else "")
+    if described is not None:
+        size = described.pixel_size_um if size is None else size
+        z_plane = z_plane or (str(ome.z_plane(first, described, assay)) if described.size("Z") > 1 else "")
     place = _place(image_id)
     well = row.get("well") or (place["well"] if place else "")
     plate = row.get("plate") or (image_id[: place.start()].strip("-_") if place else "")
@@ -280,7 +287,7 @@ def _expected_names(assay: Assay) -> str:
 
 def _read_index(source: Path) -> dict[str, dict[str, str]]:
     path = source / "index.csv"
-    if not path.is_file() and source.name == "images":
+    if not path.is_file() and source.name.lower() == "images":
         path = source.parent / "index.csv"
     if not path.is_file():
         return {}

@@ -7,7 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,11 +52,18 @@ class Predicted:
         return cls(**{**values, "scores": scores})
 
 
+_Run = tuple[Any, Sequence[Any]]
+"""What made an earlier run's masks, and the images it did."""
+
+
 class MaskFolder:
     """What one run writes; made by :func:`open_prediction_folder`. One thread writes, others may look up."""
 
-    def __init__(self, folder: Path, made_by: Mapping[str, Any], known: Mapping[str, Predicted]) -> None:
+    def __init__(
+        self, folder: Path, made_by: Mapping[str, Any], known: Mapping[str, Predicted], ours: Collection[str]
+    ) -> None:
         self._folder = folder
+        self._ours = ours
         self._made_by = made_by
         self._known = known
         self._done: dict[str, Predicted] = {}
@@ -84,9 +91,13 @@ class MaskFolder:
             self._note(asdict(predicted))
 
     def drop(self, image_id: str) -> None:
-        """Remove what an earlier run wrote of an image that cannot be read now: it would pass for a mask of this."""
+        """Remove what an earlier run wrote of an image that cannot be read now: it would pass for a mask of this.
+
+        What that run did not write stays.
+        """
         for path in self._paths(image_id):
-            path.unlink(missing_ok=True)
+            if _sha256_of(path) in self._ours:
+                path.unlink(missing_ok=True)
 
     def finish(self, failures: Sequence[str]) -> None:
         """Write ``scores.csv`` of all images that are done, then ``provenance.json``; the journal has served."""
@@ -151,7 +162,8 @@ def open_prediction_folder(folder: Path, made_by: Mapping[str, Any]) -> Iterator
         except BlockingIOError:
             raise StateError(f"{folder}: another prediction writes here; expected one at a time") from None
         _clear_leftovers(folder)
-        opened = MaskFolder(folder, made_by, _known(folder, made_by))
+        earlier = [_of_provenance(folder / PROVENANCE), _of_journal(folder / JOURNAL)]
+        opened = MaskFolder(folder, made_by, _known(earlier, made_by), _files_of(earlier))
         with opened.journal():
             yield opened
     finally:
@@ -171,10 +183,18 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _known(folder: Path, made_by: Mapping[str, Any]) -> dict[str, Predicted]:
+def _files_of(earlier: Sequence[_Run]) -> frozenset[str]:
+    """SHA-256 of every file that earlier runs wrote, whatever made them."""
+    images = [one for _, of_run in earlier for one in of_run if isinstance(one, dict)]
+    return frozenset(
+        one[key] for one in images for key in ("mask_sha256", "doubt_sha256") if isinstance(one.get(key), str)
+    )
+
+
+def _known(earlier: Sequence[_Run], made_by: Mapping[str, Any]) -> dict[str, Predicted]:
     """Images that a run by the same maker did; what cannot be read as such was none."""
     found: dict[str, Predicted] = {}
-    for maker, images in (_of_provenance(folder / PROVENANCE), _of_journal(folder / JOURNAL)):
+    for maker, images in earlier:
         if maker == made_by:
             try:
                 found.update((one["image_id"], Predicted.from_dict(one)) for one in images)
@@ -183,7 +203,7 @@ def _known(folder: Path, made_by: Mapping[str, Any]) -> dict[str, Predicted]:
     return found
 
 
-def _of_provenance(path: Path) -> tuple[Any, Iterable[Any]]:
+def _of_provenance(path: Path) -> _Run:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         return {k: v for k, v in document.items() if k not in ("images", "failures")}, document["images"]
@@ -191,7 +211,7 @@ def _of_provenance(path: Path) -> tuple[Any, Iterable[Any]]:
         return None, ()
 
 
-def _of_journal(path: Path) -> tuple[Any, Iterable[Any]]:
+def _of_journal(path: Path) -> _Run:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):

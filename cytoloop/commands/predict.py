@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import cytoloop
 from cytoloop.adapters.images import encode_mask, palette_of
-from cytoloop.adapters.plates import Field, image_folder, list_fields, read_field
+from cytoloop.adapters.plates import Field, holds_images, list_fields, read_field
 from cytoloop.adapters.prediction_folder import (
     ItemScore,
     MaskFolder,
@@ -32,7 +32,7 @@ from cytoloop.commands.home import Home
 from cytoloop.domain.assay import Assay, Cip
 from cytoloop.domain.cip import CODE_VERSION, cip_of, make_weak_label, recipe_digest
 from cytoloop.domain.digest import digest_of_pixels
-from cytoloop.domain.errors import ConfigError, CytoloopError, ImageUnreadable, InputError, StateError
+from cytoloop.domain.errors import ConfigError, CytoloopError, InputError, StateError
 from cytoloop.domain.scoring import Look, score_item, soften
 from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.types import ImageRecord, ModelVersion
@@ -137,7 +137,7 @@ def predict_folder(
     """
     if options.model and options.weights:
         raise ConfigError(f"--model {options.model} and --weights {options.weights}: expected one of them")
-    if out.resolve() in (source.resolve(), image_folder(source).resolve()):
+    if holds_images(out, source, assay):
         raise ConfigError(f"{out}: the images are there; expected another folder for the masks")
     failures: list[str] = []
     fields = list_fields(source, assay, on_problem=lambda error: failures.append(str(error)))
@@ -313,7 +313,7 @@ def _cip(fields: Sequence[Field], assay: Assay, version: str, workers: int) -> _
     for one in fields:
         try:
             record, _ = read_field(one, assay)
-        except ImageUnreadable:
+        except CytoloopError:
             continue  # told when the image itself is read
         plates.setdefault((record.plate, record.height, record.width), []).append(record)
     illumination = {plate: illumination_of(records, assay) for plate, records in plates.items()}

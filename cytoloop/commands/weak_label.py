@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoloop.adapters.images import PROVENANCE, palette_of, read_image, write_atomically, write_mask
-from cytoloop.adapters.plates import image_folder, read_plate
+from cytoloop.adapters.plates import holds_images, read_plate
 from cytoloop.commands.cip_debug import DebugFolder, clear
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.cip import (
@@ -108,7 +108,7 @@ def weak_label_command(
         If ``source`` holds no image.
     """
     _check(source, out, assay, workers)
-    if debug_dir is not None and debug_dir.resolve() in (source.resolve(), image_folder(source).resolve()):
+    if debug_dir is not None and holds_images(debug_dir, source, assay):
         raise ConfigError(f"{debug_dir}: the images are there; expected another folder for the steps")
     failures: list[str] = []
     records = read_plate(source, assay, on_problem=lambda error: failures.append(str(error)))
@@ -160,7 +160,7 @@ def _check(source: Path, out: Path, assay: Assay, workers: int) -> None:
             f"assay {assay.name!r} has {assay.class_count} classes, "
             f"recipe {recipe.name!r} gives {recipe.class_count}, background included"
         )
-    if out.resolve() in (source.resolve(), image_folder(source).resolve()):
+    if holds_images(out, source, assay):
         raise ConfigError(f"{out}: the images are there; expected another folder for the masks")
 
 

@@ -223,6 +223,26 @@ def test_what_was_finished_before_keeps_what_it_was_begun_with(tiny: Tiny, tmp_p
     assert tiles == {0, 2, 3}
 
 
+def test_a_later_import_does_not_take_from_a_finished_item_what_it_was_begun_with(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    first = bring(tiny, write_masks(tmp_path / "m", P_A03=another(tiny, "P-A03")))
+    tiny.publish_active()
+    tiny.listen()
+    prediction = tiny.prediction_of(ITEM)
+    tiny.correct(ITEM, parent_prediction=prediction)
+    tiny.intake.drain()
+    second = bring(tiny, write_masks(tmp_path / "n", P_A03=another(tiny, "P-A01")))
+    assert second != first
+    tiny.correct(ITEM, parent_prediction=prediction)
+    tiny.intake.drain()
+    assert (tiny.standing(ITEM).revision, tiny.standing(ITEM).parent_version) == (2, first)
+    shown_by = {
+        i.tile: mask.version for i, mask in tiny.store.imported.shown(tiny.name, tiny.items()).items()
+    }
+    assert shown_by == {0: second, 1: first, 2: second, 3: second}
+
+
 def test_models_learn_from_it_where_no_expert_looked(tiny: Tiny, tmp_path: Path) -> None:
     before = weak_masks(tiny.store, tiny.assay)
     bring(tiny, write_masks(tmp_path / "m", P_A03=another(tiny, "P-A03")))

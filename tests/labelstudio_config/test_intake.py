@@ -142,6 +142,26 @@ def test_what_is_told_late_of_a_deleted_annotation_does_not_raise_it(tiny: Tiny,
     assert kinds(tiny) == (["submitted", "deleted"] if is_known else [])
 
 
+@pytest.mark.parametrize("number", [True, 0, -1, 2**63])
+@pytest.mark.parametrize("key", ["id", "parent_prediction"])
+def test_a_number_that_names_nothing_is_asked_for_nowhere(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, key: str, number: int
+) -> None:
+    living = tiny.correct(A)
+    tiny.intake.drain()
+    tiny.intake.reconcile(tiny.assay)
+    (event,) = events(tiny)
+    event["annotation"][key] = number
+
+    def asked(number: int) -> None:
+        raise LabelStudioUnavailable(f"{number}: Label Studio answers 500")
+
+    monkeypatch.setattr(tiny.studio, "get_annotation" if key == "id" else "prediction_version", asked)
+    tiny.store.inbox.append(json.dumps(event).encode())
+    assert tiny.intake.drain() == 1, "not tried for ever"
+    assert list(tiny.store.corrections.living_annotations(tiny.name)) == [living]
+
+
 def test_a_late_event_of_a_living_annotation_is_taken(tiny: Tiny) -> None:
     tiny.correct(A)
     tiny.studio.advance(60)

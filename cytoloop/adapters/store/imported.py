@@ -62,14 +62,13 @@ class Imported:
 
     def shown(self, assay: str, items: Collection[Item]) -> dict[Item, ImportedMask]:
         """The mask that each of these items shows, of those that show one."""
-        found = {
-            image_id: self.get(assay, image_id) for image_id in sorted({item.image_id for item in items})
-        }
-        return {
-            item: mask
-            for item in items
-            if (mask := found[item.image_id]) is not None and item.tile in mask.tiles
-        }
+        sql = "SELECT * FROM imported_masks WHERE assay = ? AND image_id = ? ORDER BY id"
+        found: dict[Item, ImportedMask] = {}
+        for image_id in {item.image_id for item in items}:
+            for row in self._file.db.query(sql, [assay, image_id]):
+                mask = _mask(row)  # a later import shows its mask only on what was not finished by then
+                found |= {Item(image_id=image_id, tile=tile): mask for tile in mask.tiles}
+        return {item: found[item] for item in items if item in found}
 
     def latest(self, assay: str) -> dict[str, str]:
         """Mask digest by ``image_id``, of all images that have one."""

@@ -121,6 +121,9 @@ def test_an_index_csv_adds_what_harmony_does_not_know(index: Path) -> None:
     assert records["P-1_B03_f2"].treatment == "Torin 1"
     assert records["P-1_B03_f2"].well == "B03"
     assert records["P-1_B03_f1"].treatment == ""
+    assert {r.image_id: r.treatment for r in read_plate(index.parent, ASSAY)} == {
+        name: record.treatment for name, record in records.items()
+    }
 
 
 def add_second_plane(index: Path) -> None:
@@ -223,6 +226,15 @@ def test_a_link_that_leads_out_of_the_export_is_refused(index: Path, tmp_path: P
     index.symlink_to(tmp_path / "Index.idx.xml")
     with pytest.raises(PlateError, match=r"Index\.idx\.xml: leads to"):
         read_plate(index.parent.parent, ASSAY)
+
+
+def test_a_field_without_the_plane_is_left_out_where_somebody_listens(index: Path) -> None:
+    text = index.read_text(encoding="utf-8")
+    index.write_text(text.replace("<PlaneID>1<", "<PlaneID>2<", 2), encoding="utf-8")
+    problems: list[CytoloopError] = []
+    records = read_plate(index.parent.parent, replace(ASSAY, z_plane=1), on_problem=problems.append)
+    assert len(records) == 3
+    assert ["focal planes 2, expected 1" in str(p) for p in problems] == [True]
 
 
 def test_a_field_that_lacks_a_file_is_left_out_where_somebody_listens(index: Path) -> None:

@@ -290,3 +290,24 @@ def test_images_on_their_way_are_few(
     monkeypatch.setattr(predict._Steps, "write", slow)
     predicted(capsys, plate, out, net, "--workers", 2)
     assert most[0] <= 3 * 2 + 1 + 3 * 2 + 2  # threads of each stage, what waits between them, and a little
+
+
+@pytest.mark.parametrize("inner", ["", "labels"])
+def test_masks_never_take_the_place_of_what_the_plate_keeps(
+    plate: Path, net: Path, inner: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (plate / "labels").mkdir()
+    assert run(arguments(plate, plate / inner, net)) == 2
+    assert "the images are there; expected another folder for the masks" in capsys.readouterr().err
+    assert list((plate / "labels").iterdir()) == []
+
+
+def test_a_mask_of_somebody_else_is_not_removed_with_an_image_that_cannot_be_read(
+    plate: Path, out: Path, net: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out.mkdir()
+    theirs = out / "P_B03_f1.png"
+    theirs.write_bytes(b"drawn by hand")
+    (plate / "P_B03_f1.tif").write_bytes(b"II*")
+    predicted(capsys, plate, out, net, code=1)
+    assert theirs.read_bytes() == b"drawn by hand"
