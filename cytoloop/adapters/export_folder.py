@@ -17,6 +17,8 @@ from cytoloop.adapters.images import write_atomically
 from cytoloop.domain.errors import InputError
 
 NOTE = "provenance.json"
+STARTED = ".export.names"
+"""A line a file that is new in this export; gone once it is finished."""
 KIND = "cytoloop export"
 _FORBIDDEN = frozenset('/\\:*?"<>|')
 _LONGEST = 200
@@ -65,6 +67,9 @@ class ExportFolder:
     def write(self, name: str, content: bytes) -> None:
         """Write one file, ``folder/name`` at most; one that holds the content already is left alone."""
         path = self._out / name
+        if name not in self._before and name not in self._written:
+            with (self._out / STARTED).open("a", encoding="utf-8") as started:
+                started.write(name + "\n")  # before the file is: cut off here, the next export knows of it
         self._written[name] = hashlib.sha256(content).hexdigest()
         if path.is_file() and not path.is_symlink() and path.read_bytes() == content:
             return
@@ -75,6 +80,7 @@ class ExportFolder:
         for name in sorted(set(self._before) - set(self._written)):
             (self._out / name).unlink(missing_ok=True)
         self._note(is_complete=True, files=self._written)
+        (self._out / STARTED).unlink(missing_ok=True)
         return len(self._written)
 
     def _note(self, is_complete: bool, files: Mapping[str, str]) -> None:
@@ -86,6 +92,13 @@ class ExportFolder:
         }
         text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
         write_atomically(self._out / NOTE, lambda file: file.write_text(text, encoding="utf-8"))
+
+    def _started(self) -> list[str]:
+        """Names that an export which was cut off wrote, or was about to."""
+        path = self._out / STARTED
+        if path.is_symlink() or not path.is_file():
+            return []
+        return [name for name in path.read_text(encoding="utf-8", errors="replace").splitlines() if name]
 
     def _claim(self) -> dict[str, str]:
         """Files of the export that is there."""
@@ -108,6 +121,7 @@ class ExportFolder:
                     f"{self._out}: holds an export of {key} {document.get(key)!r}, expected {self._about[key]!r} or "
                     "an empty folder"
                 )
+        files |= dict.fromkeys(self._started(), "")
         for name in files:  # a note that somebody edited must not remove what is elsewhere
             parts = PurePosixPath(name).parts
             if not 1 <= len(parts) <= 2 or ".." in parts or "\\" in name or name.startswith("/"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cytoloop.adapters.export_folder import NOTE, ExportFolder, file_name
+from cytoloop.adapters.export_folder import NOTE, STARTED, ExportFolder, file_name
 from cytoloop.domain.errors import InputError
 
 ABOUT = {"assay": "tiny", "format": "png"}
@@ -47,6 +47,22 @@ def test_an_interrupted_export_goes_on_and_forgets_nothing(tmp_path: Path) -> No
     filled(tmp_path, "items/a.png")  # and then the power failed
     filled(tmp_path, "items/a.png").finish()
     assert sorted(p.name for p in (tmp_path / "items").iterdir()) == ["a.png"]
+
+
+def test_what_a_cut_off_export_wrote_first_does_not_stay(tmp_path: Path) -> None:
+    filled(tmp_path, "items/a.png", "items/withdrawn.png")  # and then the power failed
+    filled(tmp_path, "items/a.png").finish()
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["a.png", NOTE]
+
+
+def test_names_that_lead_out_are_not_followed(tmp_path: Path) -> None:
+    out, mine = tmp_path / "out", tmp_path / "mine.txt"
+    mine.write_text("mine")
+    filled(out, "items/a.png")
+    (out / STARTED).write_text("../mine.txt\n")
+    with pytest.raises(InputError, match=r"names '\.\./mine\.txt', expected files of the export alone"):
+        ExportFolder(out, ABOUT)
+    assert mine.read_text() == "mine"
 
 
 def test_a_folder_that_holds_anything_else_is_left_alone(tmp_path: Path) -> None:
