@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -58,6 +59,9 @@ def home(tiny: Tiny, studio: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[H
         if re.match("Blind rating|Boxes", project["title"]):
             studio.client.delete_project(project["id"])
     opened.close()
+    shutil.rmtree(
+        root / tiny.name, ignore_errors=True
+    )  # the folder is the session's: others have a home of that name
 
 
 @pytest.fixture
