@@ -198,7 +198,7 @@ def test_every_page_fits(served: Served, chromium_page: Open, size: dict[str, in
     assert page.is_visible("#size" if role == "admin" else "text=Not for this login")
     assert fits(page)
     page.goto(f"{served.url}/{'long' * 100}")
-    assert page.is_visible("text=There is no page of that address.")
+    page.wait_for_selector("text=There is no page of that address.")
     assert fits(page)
 
 
@@ -237,7 +237,7 @@ def test_a_week_is_read_without_javascript(served: Served, chromium_page: Open) 
     )
     page.click("text=Go back …")
     page.click("button:has-text('Yes, go back')")
-    assert page.is_visible("text=is asked for; the trainer begins within a minute.")
+    page.wait_for_selector("text=is asked for; the trainer begins within a minute.")
     (row,) = served.tiny.store.cycles.queued()
     assert row["kind"] == "rollback"
 
@@ -246,14 +246,14 @@ def test_a_training_is_asked_for_and_called_off(served: Served, chromium_page: O
     page = chromium_page(viewport=PHONE)
     log_in(page, served.url, "admin")
     page.click("button:has-text('Train now')")
-    assert page.is_visible("text=Training waits for the trainer")
+    page.wait_for_selector("text=Training waits for the trainer")
     (row,) = served.tiny.store.cycles.queued()
     served.tiny.store.cycles.start(row["id"])
     served.tiny.store.cycles.step(row["id"], "train joint: epoch 4/9, loss 0.120", 0.4)
     # the page looks again by itself
     page.wait_for_selector("text=learns (joint, epoch 4/9, loss 0.120), 40 %", timeout=30_000)
     page.click("button:has-text('Cancel')")
-    assert page.is_visible("text=admin called it off; it ends at its next step.")
+    page.wait_for_selector("text=admin called it off; it ends at its next step.")
     assert served.tiny.store.cycles.cancelled_by(row["id"]) == "admin"
 
 
@@ -272,7 +272,7 @@ def test_a_setting_is_changed_by_the_form(served: Served, chromium_page: Open) -
     assert page.input_value("#experts") == f"Ada <{ADA.email}>"
     page.fill("#size", "5")
     page.click("button:has-text('Save')")
-    assert page.is_visible("text=Saved. The next batch of tiny/default is made by it")
+    page.wait_for_selector("text=Saved. The next batch of tiny/default is made by it")
     policy = served.tiny.store.queues.policy("tiny", "default")
     assert policy is not None
     assert (policy["size"], [expert["name"] for expert in policy["experts"]]) == (5, ["Ada"])
