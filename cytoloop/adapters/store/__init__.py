@@ -68,7 +68,7 @@ class Store:
         self.scores = Scores(self.predictions.file)
         self.worklist = Worklist(self.images, self.corrections, self.leases, self.scores, self.predictions)
         self.inbox = Inbox(home / "inbox.sqlite3")
-        self.figures = Figures(self._file, self.predictions.file, self.inbox.file)
+        self.figures = Figures(self._file, self.corrections, self.predictions.file, self.inbox.file)
         self.masks = Masks(home / "masks")
 
     @contextmanager

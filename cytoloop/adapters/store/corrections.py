@@ -198,30 +198,30 @@ class Corrections:
         new, new_seconds, latest = rows.fetchone()
         if latest is None and since is not None:
             latest = self.totals(assay, None).last_received
-        rows = self._file.db.execute(
-            """SELECT count(*), total(lead_time_s) FROM (
-                SELECT lead_time_s, row_number() OVER (
-                    PARTITION BY image_id, tile ORDER BY annotated_at DESC, id DESC) AS place
-                FROM (SELECT * FROM (SELECT id, image_id, tile, kind, annotated_at, lead_time_s, row_number() OVER (
-                    PARTITION BY annotation_id ORDER BY annotated_at DESC, id DESC) AS age
-                FROM corrections WHERE assay = ?) WHERE age = 1 AND kind = 'submitted'))
-            WHERE place = 1""",
-            [assay],
-        )
-        corrected, seconds = rows.fetchone()
+        corrected, seconds = self.standing_totals(assay)
         return Totals(
             corrected=corrected, seconds=seconds, new=new, new_seconds=new_seconds, last_received=latest
         )
 
+    def standing_totals(self, assay: str) -> tuple[int, float]:
+        """How many items have a mask that stands, and the seconds experts spent on those masks."""
+        rows = self._file.db.execute(
+            f"""SELECT count(*), total(lead_time_s) FROM (
+                SELECT lead_time_s, row_number() OVER (
+                    PARTITION BY image_id, tile ORDER BY annotated_at DESC, id DESC) AS place
+                FROM ({LATEST}) WHERE kind = 'submitted')
+            WHERE place = 1""",
+            {"assay": assay},
+        )
+        corrected, seconds = rows.fetchone()
+        return corrected, seconds
+
     def who_read(self, assay: str) -> list[Reading]:
         """``readings`` without the masks: of each expert and item one, the latest that holds."""
         rows = self._file.db.execute(
-            """SELECT image_id, tile, expert, max(annotated_at) FROM (
-                SELECT image_id, tile, expert, kind, annotated_at, row_number() OVER (
-                    PARTITION BY annotation_id ORDER BY annotated_at DESC, id DESC) AS age
-                FROM corrections WHERE assay = ?)
-            WHERE age = 1 AND kind = 'submitted' GROUP BY image_id, tile, expert""",
-            [assay],
+            f"""SELECT image_id, tile, expert, max(annotated_at) FROM ({LATEST})
+            WHERE kind = 'submitted' GROUP BY image_id, tile, expert""",
+            {"assay": assay},
         )
         return [
             Reading(
@@ -298,15 +298,10 @@ class Corrections:
 
     def living_annotations(self, assay: str, task_id: int | None = None) -> dict[int, tuple[str, int]]:
         """(``annotated_at``, task) by id of every annotation not known to be deleted."""
-        sql = """SELECT * FROM (
-            SELECT *, row_number() OVER (
-                PARTITION BY annotation_id ORDER BY annotated_at DESC, id DESC) AS age
-            FROM corrections WHERE assay = ?) WHERE age = 1 AND kind != 'deleted'"""
-        parameters: list[Any] = [assay]
+        sql = f"SELECT * FROM ({LATEST}) WHERE kind != 'deleted'"
         if task_id is not None:
-            sql += " AND task_id = ?"
-            parameters.append(task_id)
-        rows = self._file.db.query(sql, parameters)
+            sql += " AND task_id = :task_id"
+        rows = self._file.db.query(sql, {"assay": assay, "task_id": task_id})
         return {row["annotation_id"]: (row["annotated_at"], row["task_id"]) for row in rows}
 
     def revisions(self, assay: str) -> list[dict[str, Any]]:
@@ -341,6 +336,12 @@ class Corrections:
         with self._file.transaction() as db:
             db.execute("UPDATE inbox_progress SET last_event = max(last_event, ?)", [event_id])
 
+
+LATEST = """SELECT * FROM (
+    SELECT id, annotation_id, task_id, image_id, tile, expert, kind, annotated_at, lead_time_s,
+        row_number() OVER (PARTITION BY annotation_id ORDER BY annotated_at DESC, id DESC) AS age
+    FROM corrections WHERE assay = :assay) WHERE age = 1"""
+"""The last revision of every annotation of an assay: what it is about, without its mask."""
 
 _LIVING = """SELECT * FROM (
     SELECT corrections.*, groups.split, images.group_id,

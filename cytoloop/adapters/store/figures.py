@@ -9,11 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from cytoloop.adapters.store.connection import SqliteFile, one
-
-LIVING = """SELECT image_id, tile, kind, lead_time_s, annotated_at, id FROM (
-    SELECT *, row_number() OVER (PARTITION BY annotation_id ORDER BY annotated_at DESC, id DESC) AS age
-    FROM corrections WHERE assay = :assay) WHERE age = 1 AND kind != 'deleted'"""
-"""What experts say of the items of an assay."""
+from cytoloop.adapters.store.corrections import LATEST, Corrections
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +50,11 @@ class AssayFigures:
 class Figures:
     """Counts across the three databases of a home."""
 
-    def __init__(self, file: SqliteFile, predictions: SqliteFile, inbox: SqliteFile) -> None:
+    def __init__(
+        self, file: SqliteFile, corrections: Corrections, predictions: SqliteFile, inbox: SqliteFile
+    ) -> None:
         self._file = file
+        self._corrections = corrections
         self._predictions = predictions
         self._inbox = inbox
 
@@ -80,21 +79,13 @@ class Figures:
     def of(self, assay: str) -> AssayFigures:
         """One assay, which is in the home."""
         file, named = self._file, {"assay": assay}
-        standing = one(
-            file.db,
-            f"""SELECT count(*) AS n, total(lead_time_s) AS seconds FROM (
-                SELECT lead_time_s, row_number() OVER (
-                    PARTITION BY image_id, tile ORDER BY annotated_at DESC, id DESC) AS place
-                FROM ({LIVING}) WHERE kind = 'submitted') WHERE place = 1""",
-            named,
-        )
+        corrected, seconds = self._corrections.standing_totals(assay)
         home = one(
             file.db,
             """SELECT active_version, looked_at, method FROM assays
             LEFT JOIN models ON version = active_version WHERE name = :assay""",
             named,
         )
-        assert standing is not None, "an aggregate has one row"
         assert home is not None, "the assay is in the home"
         with_task = _number(
             file, "SELECT count(*) AS n FROM items WHERE assay = :assay AND task_id IS NOT NULL", named
@@ -103,15 +94,15 @@ class Figures:
             file,
             f"""SELECT count(*) AS n FROM (
                 SELECT image_id, tile FROM leases WHERE assay = :assay AND state IN ('held', 'done')
-                UNION SELECT image_id, tile FROM ({LIVING}))
+                UNION SELECT image_id, tile FROM ({LATEST}) WHERE kind != 'deleted')
             JOIN items USING (image_id, tile) WHERE assay = :assay AND task_id IS NOT NULL""",
             named,
         )
         return AssayFigures(
             items=_number(file, "SELECT count(*) AS n FROM items WHERE assay = :assay", named),
             open_items=with_task - closed,
-            corrected=standing["n"],
-            minutes=standing["seconds"] / 60,
+            corrected=corrected,
+            minutes=seconds / 60,
             revisions=_by(
                 file, "SELECT kind, count(*) FROM corrections WHERE assay = :assay GROUP BY 1", named
             ),
