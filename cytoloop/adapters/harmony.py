@@ -307,8 +307,13 @@ def fields_of(
     for (row, column, number), of_field in sorted(planes.items()):
         well = well_name(row, column)
         where = f"{index.path}: well {well} field {number}"
-        if assay.z_plane is None:
-            _plane(of_field, assay, where)  # what the assay does not say is no fault of one field
+        if (
+            assay.z_plane is None and len(of_field) > 1
+        ):  # what the assay does not say is no fault of one field
+            raise PlateError(
+                f"{where}: focal planes {_some(sorted(of_field))}; expected one, or 'z_plane' of assay {assay.name!r} "
+                "to say which"
+            )
         try:
             plane = _plane(of_field, assay, where)
             files = tuple(_file(index, of_field[plane].get(channel), channel, where) for channel in wanted)
@@ -392,18 +397,14 @@ def _pixel_size(index: HarmonyIndex, channels: Sequence[int]) -> float | None:
 
 
 def _plane(of_field: Mapping[int, Mapping[int, HarmonyImage]], assay: Assay, where: str) -> int:
-    planes = sorted(of_field)
-    if assay.z_plane is None and len(planes) == 1:
-        return planes[0]
-    if assay.z_plane in planes:
-        return int(assay.z_plane)
     if assay.z_plane is None:
+        (only,) = of_field
+        return only
+    if assay.z_plane not in of_field:
         raise PlateError(
-            f"{where}: focal planes {_some(planes)}; expected one, or 'z_plane' of assay {assay.name!r} to say which"
+            f"{where}: focal planes {_some(sorted(of_field))}, expected {assay.z_plane} as assay {assay.name!r} says"
         )
-    raise PlateError(
-        f"{where}: focal planes {_some(planes)}, expected {assay.z_plane} as assay {assay.name!r} says"
-    )
+    return assay.z_plane
 
 
 def _file(index: HarmonyIndex, image: HarmonyImage | None, channel: int, where: str) -> Path:
