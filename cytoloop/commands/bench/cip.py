@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from cytoloop.adapters.assays import load_assay
-from cytoloop.commands.bench.figures import BenchOptions, Figure, Measured
-from cytoloop.commands.bench.material import FIELDS, ROUNDS, Tell, machine
+from cytoloop.commands.bench.figures import BenchOptions, Figure, Measured, Tell
+from cytoloop.commands.bench.material import FIELDS, ROUNDS, machine
 from cytoloop.domain.cip import make_weak_label
 from cytoloop.domain.simulate.plate import simulate_field
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoloop.commands.bench.figures import BenchOptions, Figure, Measured
-from cytoloop.commands.bench.material import Tell, in_turn, machine
+from cytoloop.commands.bench.figures import BenchOptions, Figure, Measured, Tell
+from cytoloop.commands.bench.material import in_turn, machine, share
 from cytoloop.domain.errors import StateError
 from labelstudio_config.rle import decode_rle, encode_rle
 
@@ -50,11 +50,11 @@ def measure(_: BenchOptions, tell: Tell) -> Measured:
         for name in ("encode", "decode")
         for figure in (
             Figure(name=name, value=1e3 * spent[name].wall, unit="ms"),
-            Figure(
-                name=f"{name}, share of the converter's time",
-                value=spent[name].wall / spent[f"converter's {name}"].wall,
-                unit="x",
-                bar=BAR,
+            share(
+                f"{name}, share of the converter's time",
+                spent[name].wall,
+                spent[f"converter's {name}"].wall,
+                BAR,
             ),
         )
     ]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import expit
 
-from cytoloop.commands.bench.figures import Figure
+from cytoloop.commands.bench.figures import Figure, Tell
 from cytoloop.domain.metrics.intervals import (
     draw_groups,
     iou_of_present,
@@ -28,7 +28,6 @@ from cytoloop.domain.promotion import alpha_of
 from cytoloop.domain.trainer_policy import ContestPolicy
 
 Array = NDArray[np.float64]
-Tell = Callable[[str, int, int], None]
 Judge = Callable[[Array, Array, NDArray[np.int64]], NDArray[np.bool_]]
 """Given confusion matrices (R, G, K, K) of challenger and active version and the looks (R,): who is promoted."""
 

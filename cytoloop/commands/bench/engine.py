@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cytoloop.commands.bench.figures import BenchOptions, Figure, Measured
-from cytoloop.commands.bench.material import Tell, in_turn, machine, teach
+from cytoloop.commands.bench.figures import BenchOptions, Figure, Measured, Tell
+from cytoloop.commands.bench.material import in_turn, machine, share, teach
 from cytoloop.domain.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -71,26 +71,15 @@ def measure(_: BenchOptions, tell: Tell) -> Measured:
     worst = min(float(iou) for iou in pixel_metrics(confusion).iou_K if np.isfinite(iou))
     figures = (
         Figure(name="engine, one field", value=spent["engine"].wall, unit="s"),
-        Figure(
-            name="share of eager PyTorch's time",
-            value=spent["engine"].wall / spent["eager"].wall,
-            unit="x",
-            bar=TIME_BAR,
+        share("share of eager PyTorch's time", spent["engine"].wall, spent["eager"].wall, TIME_BAR),
+        share("share of it with channels last", spent["engine"].wall, spent["eager, channels last"].wall),
+        share(
+            "one thread: processor time, share of eager PyTorch's", alone["engine"].work, alone["eager"].work
         ),
-        Figure(
-            name="share of it with channels last",
-            value=spent["engine"].wall / spent["eager, channels last"].wall,
-            unit="x",
-        ),
-        Figure(
-            name="one thread: processor time, share of eager PyTorch's",
-            value=alone["engine"].work / alone["eager"].work,
-            unit="x",
-        ),
-        Figure(
-            name="one thread: share of it with channels last",
-            value=alone["engine"].work / alone["eager, channels last"].work,
-            unit="x",
+        share(
+            "one thread: share of it with channels last",
+            alone["engine"].work,
+            alone["eager, channels last"].work,
         ),
         Figure(name="worst class: 1 - IoU with PyTorch's masks", value=1 - worst, unit="", bar=IOU_BAR),
         Figure(name="largest difference of a probability", value=difference, unit=""),

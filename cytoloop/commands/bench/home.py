@@ -7,7 +7,7 @@ other plates with the same pixels. Nothing of it needs Label Studio.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 from cytoloop.adapters.plates import read_plate
 from cytoloop.adapters.registry import Registry
 from cytoloop.adapters.store import Scored, Store
+from cytoloop.commands.bench.figures import Tell
 from cytoloop.commands.home import find_assay
 from cytoloop.commands.processes import ensure_secrets
 from cytoloop.commands.simulate_plate import simulate_plate_command
@@ -32,8 +33,6 @@ from labelstudio_config.prelabel import prelabel
 from labelstudio_config.ranking import strategies_for
 from labelstudio_config.renders import render_images, view_urls
 from ml_backend.access import add_token
-
-Tell = Callable[[str, int, int], None]
 
 PROJECT = 1
 EXPERTS = 50

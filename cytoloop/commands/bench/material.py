@@ -15,6 +15,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from cytoloop.adapters.assays import load_assay
+from cytoloop.commands.bench.figures import Figure, Tell
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.cip import make_weak_label
 from cytoloop.domain.simulate.plate import simulate_field
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from cytoloop.nn.train_config import TrainConfig
     from cytoloop.nn.unet import UNet
 
-Tell = Callable[[str, int, int], None]
 ROUNDS = 5
 FIELDS = 3
 LEARNING_STEPS = 60
@@ -109,6 +109,11 @@ def in_turn(
         name: Spent(wall=median(one[0] for one in of_name), work=median(one[1] for one in of_name))
         for name, of_name in taken.items()
     }
+
+
+def share(name: str, ours: float, theirs: float, bar: float | None = None) -> Figure:
+    """Our time beside that of a reference."""
+    return Figure(name=name, value=ours / theirs, unit="x", bar=bar)
 
 
 def machine() -> str:

@@ -20,8 +20,8 @@ from cytoloop.adapters.plates import read_plate
 from cytoloop.adapters.registry import Registry
 from cytoloop.adapters.store import Store
 from cytoloop.commands.bench.engine import engine_for
-from cytoloop.commands.bench.figures import BenchOptions, Figure, Measured
-from cytoloop.commands.bench.material import Spent, Taught, Tell, in_turn, machine, teach, write_plate
+from cytoloop.commands.bench.figures import BenchOptions, Figure, Measured, Tell
+from cytoloop.commands.bench.material import Spent, Taught, in_turn, machine, share, teach, write_plate
 from cytoloop.domain.ports import LabelStudio
 from cytoloop.domain.tiling import tiles_of
 from cytoloop.domain.types import ImageRecord, Item, ModelVersion
@@ -67,18 +67,10 @@ def _end_to_end(folder: Path, taught: Taught, tell: Tell) -> list[Figure]:
     )
     return [
         Figure(name="read, normalise, predict, encode", value=spent["whole"].wall, unit="s"),
-        Figure(
-            name="its share of the bare pass in eager PyTorch",
-            value=spent["whole"].wall / spent["eager"].wall,
-            unit="x",
-            bar=EAGER_BAR,
+        share(
+            "its share of the bare pass in eager PyTorch", spent["whole"].wall, spent["eager"].wall, EAGER_BAR
         ),
-        Figure(
-            name="its share of the engine's bare pass",
-            value=spent["whole"].wall / spent["engine"].wall,
-            unit="x",
-            bar=OWN_BAR,
-        ),
+        share("its share of the engine's bare pass", spent["whole"].wall, spent["engine"].wall, OWN_BAR),
         _by_work("its share of the bare pass in eager PyTorch", spent["whole"], spent["eager"]),
         _by_work("its share of the engine's bare pass", spent["whole"], spent["engine"]),
     ]
@@ -152,24 +144,20 @@ def _served(folder: Path, taught: Taught, tell: Tell) -> list[Figure]:
         spent = in_turn(asked, tell, "uncached items", SERVED_ROUNDS)
     return [
         Figure(name=f"{ITEMS} uncached items, {CLIENTS} clients", value=spent["served"].wall, unit="s"),
-        Figure(
-            name="their share of one after another in eager PyTorch",
-            value=spent["served"].wall / spent["fields"].wall,
-            unit="x",
-            bar=SERVED_BAR,
+        share(
+            "their share of one after another in eager PyTorch",
+            spent["served"].wall,
+            spent["fields"].wall,
+            SERVED_BAR,
         ),
-        Figure(
-            name="their share of that on the items alone",
-            value=spent["served"].wall / spent["items"].wall,
-            unit="x",
-        ),
+        share("their share of that on the items alone", spent["served"].wall, spent["items"].wall),
         _by_work("their share of one after another in eager PyTorch", spent["served"], spent["fields"]),
         _by_work("their share of that on the items alone", spent["served"], spent["items"]),
     ]
 
 
 def _by_work(name: str, ours: Spent, theirs: Spent) -> Figure:
-    return Figure(name=f"{name}, processor time", value=ours.work / theirs.work, unit="x")
+    return share(f"{name}, processor time", ours.work, theirs.work)
 
 
 def _in_force(store: Store, registry: Registry, taught: Taught) -> str:

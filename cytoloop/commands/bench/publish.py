@@ -19,8 +19,8 @@ import numpy as np
 from cytoloop.adapters.assays import load_assay
 from cytoloop.adapters.plates import read_plate
 from cytoloop.adapters.store import Store
-from cytoloop.commands.bench.figures import BenchOptions, Figure, Measured
-from cytoloop.commands.bench.material import FIELDS, Tell, machine, write_plate
+from cytoloop.commands.bench.figures import BenchOptions, Figure, Measured, Tell
+from cytoloop.commands.bench.material import FIELDS, machine, write_plate
 from cytoloop.commands.processes import find_label_studio
 from cytoloop.domain.assay import Assay
 from cytoloop.domain.cip import make_weak_label

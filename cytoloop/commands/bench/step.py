@@ -8,8 +8,8 @@ from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING
 
-from cytoloop.commands.bench.figures import BenchOptions, Figure, Measured
-from cytoloop.commands.bench.material import Tell, in_turn, machine, teach
+from cytoloop.commands.bench.figures import BenchOptions, Figure, Measured, Tell
+from cytoloop.commands.bench.material import in_turn, machine, teach
 
 if TYPE_CHECKING:
     from cytoloop.nn.fit import _Tensors
